@@ -1,0 +1,1 @@
+"""One package per feature; server/app.py is the only file that imports them all."""

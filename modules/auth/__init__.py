@@ -1,0 +1,13 @@
+"""auth owns accounts, login sessions and tokens: `auth_sessions`, and `users` apart from what profile writes there.
+
+This is its front door; what is not exported here is private. `authenticate` is what the gateway and the namespaces ask
+who a caller is; `summaries` shows users to others; `ensure_user` and `hash_password` make the demo school.
+"""
+
+from modules.auth.authentication import authenticate
+from modules.auth.module import MODULE
+from modules.auth.schemas import UserSummary
+from modules.auth.service import create_user, ensure_user, hash_password, summaries
+from modules.auth.store import User
+
+__all__ = ["MODULE", "User", "UserSummary", "authenticate", "create_user", "ensure_user", "hash_password", "summaries"]

@@ -1,0 +1,121 @@
+// People: raised hands in their order, and who is in the room. Beside the chat, or over it where there is no room for both.
+
+import { describe } from "../net/errors.js";
+import { avatar } from "../ui/avatar.js";
+import { fill, h, KeyedList, perFrame } from "../ui/dom.js";
+import { clockTime } from "../ui/format.js";
+import { icon } from "../ui/icons.js";
+import { roving } from "../ui/roving.js";
+import { toast } from "../ui/toast.js";
+
+export class People {
+  #room;
+  #handsCount = h("span", { class: "count" });
+  #handsEmpty = h("p", { class: "panel-empty" });
+  #peopleCount = h("span", { class: "count" });
+  #more = h("p", { class: "panel-empty" });
+  #hands;
+  #people;
+  #rove;
+  #openedBy = null;
+
+  constructor(room, info) {
+    this.#room = room;
+    const hands = h("ol", { class: "hands", "aria-label": "Raised hands" });
+    const people = h("ul", { class: "people", "aria-label": "In the room" });
+    this.#hands = new KeyedList(hands);
+    this.#people = new KeyedList(people);
+    this.#rove = roving(hands, "button");
+    this.element = h("aside", { class: "panel", "aria-label": "People", id: "people" }, [
+      h("div", { class: "panel-head" }, [
+        h("h2", {}, "People"),
+        h("button", { class: "button quiet icon-only", type: "button", "aria-label": "Close people", onclick: () => this.close() }, icon("close")),
+      ]),
+      info.kind === "class" && h("section", { class: "panel-section hands-section" }, [
+        h("h3", {}, "Raised hands", this.#handsCount),
+        hands,
+        this.#handsEmpty,
+      ]),
+      h("section", { class: "panel-section" }, h("h3", {}, "In the room", this.#peopleCount), people, this.#more),
+    ]);
+    this.element.addEventListener("keydown", (event) => event.key === "Escape" && this.#openedBy && this.close());
+    const redraw = perFrame(() => this.#update());
+    room.on("changed", (part) => ["class", "people", "room"].includes(part) && redraw());
+    this.#update();
+  }
+
+  /** Show the panel over the chat (where it is not beside it) and move the focus there. */
+  open() {
+    this.#openedBy = document.activeElement;
+    this.element.dataset.open = "true";
+    this.element.querySelector(".panel-head button").focus();
+  }
+
+  close() {
+    delete this.element.dataset.open;
+    this.#openedBy?.focus();
+    this.#openedBy = null;
+  }
+
+  dispose() {}
+
+  #update() {
+    const { classState, roster, me } = this.#room;
+    const hands = classState?.hands ?? [];
+    this.#hands.update(hands.map((hand, index) => this.#handRow(hand, index)));
+    this.#rove();
+    fill(this.#handsCount, hands.length > 0 && String(hands.length));
+    fill(this.#handsEmpty, hands.length === 0 && (classState?.status === "live" ? "Nobody has raised a hand." : "Hands can be raised while the class is live."));
+    this.#handsEmpty.hidden = hands.length > 0;
+
+    const users = roster.users;
+    const raised = new Set(hands.map((hand) => hand.user_id));
+    this.#people.update(users.map((user) => this.#personRow(user, me, raised)));
+    fill(this.#peopleCount, String(roster.count));
+    const hidden = roster.count - users.length;
+    this.#more.hidden = hidden <= 0;
+    fill(this.#more, hidden > 0 && `and ${hidden} more`);
+  }
+
+  #handRow(hand, index) {
+    const canCall = this.#room.can("call_on");
+    return {
+      key: hand.user_id,
+      signature: `${index}|${hand.name}|${hand.raised_at}|${canCall}`,
+      build: () =>
+        h("li", { class: "hand", "data-user": hand.user_id }, [
+          h("span", { class: "hand-place", "aria-hidden": "true" }, String(index + 1)),
+          avatar({ id: hand.user_id, name: hand.name, avatar_url: null }, "small"),
+          h("span", { class: "person-name" }, hand.name, h("span", { class: "detail" }, ` since ${clockTime(hand.raised_at)}`)),
+          canCall && h("button", { class: "button small primary", type: "button", "aria-label": `Call on ${hand.name}`, onclick: (event) => this.#callOn(hand, event.currentTarget) }, "Call on"),
+        ]),
+    };
+  }
+
+  #personRow(user, me, raised) {
+    const isMe = user.id === me.id;
+    const hand = raised.has(user.id);
+    const called = this.#room.classState?.called?.user_id === user.id;
+    return {
+      key: user.id,
+      signature: `${user.name}|${user.avatar_url}|${hand}|${called}`,
+      build: () =>
+        h("li", { class: "person", "data-user": user.id }, [
+          avatar(user, "small"),
+          h("span", { class: "person-name" }, user.name, isMe && h("span", { class: "detail" }, " (you)")),
+          called && h("span", { class: "tag accent" }, "Called on"),
+          hand && h("span", { class: "hand-mark", title: "Hand raised" }, icon("hand"), h("span", { class: "visually-hidden" }, "Hand raised")),
+        ]),
+    };
+  }
+
+  async #callOn(hand, button) {
+    button.disabled = true;
+    try {
+      await this.#room.command("call_on", { user_id: hand.user_id });
+    } catch (error) {
+      button.disabled = false;
+      toast(describe(error), "error");
+    }
+  }
+}

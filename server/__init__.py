@@ -1,0 +1,1 @@
+"""The plumbing of Lectern; knows no feature (except app.py and demo.py)."""

@@ -1,0 +1,231 @@
+"""The composition root: what a Lectern process consists of, in the order in which it starts and stops.
+
+The only file that imports every module. Nothing here decides anything about a class or a message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import hashlib
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from aiohttp import web
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from modules import auth, chat, classroom
+from modules.web.routes import add_static
+from server.clock import Clock
+from server.cpu import CpuThreads
+from server.database import Database
+from server.gateway.application import build_application
+from server.health import Health
+from server.limits import Limits
+from server.logs import RateLimitedLog
+from server.metrics import EVENT_LOOP_LAG, SLOW_CONSUMERS, start_metrics_site
+from server.migrate import check_schema
+from server.realtime.channels import Channels
+from server.realtime.engine import Connection, Engine
+from server.realtime.fanout import Rooms
+from server.realtime.log import RoomLog, RoomRules
+from server.realtime.namespace import ROOM_NAMESPACES, RoomNamespace, Sockets
+from server.realtime.presence import Presence
+from server.realtime.protocol import Client
+from server.realtime.reference import describe_commands
+from server.runtime import Runtime
+from server.settings import Settings
+from server.tasks import Tasks
+
+logger = logging.getLogger(__name__)
+
+MODULES = (auth.MODULE, classroom.MODULE, chat.MODULE)
+RULES = RoomRules(read_roles=classroom.read_roles, fold=classroom.fold)
+
+SOCKET_PATH = "/socket.io/"
+GOODBYE_WAIT = 1.0  # seconds that clients get to leave by themselves when the server drains
+RECONNECT_SPREAD = 3000  # milliseconds over which drained clients come back
+LAG_INTERVAL = 0.25  # seconds between two samples of the loop's lag
+TOKEN_INTERVAL = 2.0  # seconds between two looks at the ends of tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A Lectern process that has started: its runtime and what answers HTTP and Socket.IO."""
+
+    rt: Runtime
+    application: web.Application
+    engine: Engine
+    namespaces: dict[str, RoomNamespace]
+    health: Health
+    tasks: Tasks
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Server]:
+    """Start everything but the listening port, and stop it again in the reverse order.
+
+    Raises:
+        ConfigurationError: PostgreSQL cannot be reached, or its schema is not ours.
+    """
+    await check_schema(settings.database)
+    async with AsyncExitStack() as stack:
+        rt, tasks = await _start_runtime(settings, stack)
+        server = _assemble(rt, tasks)
+        tasks.forever(_measure_lag, name="loop lag", pause=lambda: 0.0)
+        yield server
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set, then drain: no request that was accepted fails.
+
+    Raises:
+        ConfigurationError: as for `running`.
+        OSError: the port is taken.
+    """
+    async with running(settings) as server:
+        runner = web.AppRunner(
+            server.application,
+            access_log=None,
+            keepalive_timeout=settings.http.keepalive_timeout,
+            shutdown_timeout=settings.http.drain_timeout,
+        )
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, settings.http.host, settings.http.port, backlog=1024).start()
+            metrics = (
+                await start_metrics_site(settings.http.host, settings.metrics.port) if settings.metrics.port else None
+            )
+            # What lives now lives for ever: the collector need not look at it again (REALTIME.md step 6).
+            gc.collect()
+            gc.freeze()
+            logger.info("serving", extra={"host": settings.http.host, "port": settings.http.port})
+            await stop.wait()
+            await _drain(server)
+            if metrics is not None:
+                await metrics.cleanup()
+        finally:
+            await runner.cleanup()
+
+
+async def _start_runtime(settings: Settings, stack: AsyncExitStack) -> tuple[Runtime, Tasks]:
+    """Open the connections and start the room log; PostgreSQL must answer, Redis may be away."""
+    tasks = Tasks()
+    clock = Clock()
+    database = Database(settings.database)
+    stack.push_async_callback(database.close)
+    redis = _redis(settings)
+    stack.push_async_callback(redis.aclose)
+    stack.push_async_callback(tasks.stop)
+    cpu = CpuThreads(queue=settings.auth.argon2_queue)
+    stack.callback(cpu.close)
+
+    rooms = Rooms(settings.realtime, _bus_key(settings), tasks)
+    prefix = settings.redis.prefix
+    rooms.channels = Channels(redis, prefix, tasks, on_payload=rooms.receive, on_restore=rooms.restored)
+    rooms.presence = Presence(redis, prefix, tasks, settings.realtime, rooms.change_presence)
+    rooms.log = RoomLog(database, clock, tasks, RULES, rooms.deliver, settings.realtime.max_event_bytes)
+    await rooms.log.start()
+    rooms.channels.start()
+    rooms.presence.start()
+    stack.push_async_callback(rooms.presence.stop)
+    rooms.start()
+    rt = Runtime(settings, clock, database, redis, cpu, Limits(), rooms.log, rooms)
+    return rt, tasks
+
+
+def _assemble(rt: Runtime, tasks: Tasks) -> Server:
+    """The doors: REST, Socket.IO and the web client over one runtime."""
+    settings = rt.settings
+    commands = [command for module in MODULES for command in module.commands]
+    sockets = Sockets(settings.realtime.connections_per_user)
+    namespaces = {name: RoomNamespace(name, rt, commands, auth.authenticate, sockets) for name in ROOM_NAMESPACES}
+    faults = RateLimitedLog(logger, lines=5, interval=10.0)
+
+    def accept(connection: Connection) -> Client:
+        limits = settings.realtime
+        return Client(
+            connection, namespaces, tasks, timeout=limits.command_timeout, max_queued=limits.max_queued_commands
+        )
+
+    engine = Engine(
+        settings.realtime,
+        accept,
+        origins=_origins(settings),
+        on_fault=lambda reason: faults.info("a client broke the protocol", extra={"reason": reason}),
+        on_slow=SLOW_CONSUMERS.inc,
+    )
+    tasks.forever(_beating(engine), name="ping wheel", pause=lambda: engine.beat_interval)
+    tasks.forever(_checking_tokens(sockets, rt.clock), name="token ends", pause=lambda: TOKEN_INTERVAL)
+
+    health = Health({"postgresql": rt.database.ping})
+    rt.rooms.channels.on_up = lambda up: health.report("redis", up=up)
+    health.report("redis", up=rt.rooms.channels.up)
+    application = build_application(
+        rt, MODULES, auth.authenticate, health=health, events_document=describe_commands(commands)
+    )
+    application.router.add_route("*", SOCKET_PATH, engine.handle)
+    add_static(application)
+    return Server(rt, application, engine, namespaces, health, tasks)
+
+
+async def _drain(server: Server) -> None:
+    """Send clients elsewhere, spread over some seconds, before the port closes."""
+    server.health.draining = True
+    server.engine.draining = True
+    for connection in list(server.engine.connections.values()):
+        session = connection.session
+        if isinstance(session, Client):
+            for socket in session.sockets.values():
+                socket.emit("going_away", {"reconnect_in_ms": random.randrange(RECONNECT_SPREAD)})  # noqa: S311 (jitter)
+    await server.engine.wait_until_empty(GOODBYE_WAIT)
+    server.engine.close_all("server is going away")
+
+
+def _redis(settings: Settings) -> Redis:
+    """A client whose every call ends soon: one retry at once, for a connection that died while it was idle."""
+    timeout = settings.redis.timeout
+    return Redis.from_url(
+        settings.redis.url,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        retry=Retry(NoBackoff(), 1),
+        health_check_interval=0,
+    )
+
+
+def _bus_key(settings: Settings) -> bytes:
+    """The key that seals what replicas tell each other; all replicas share the secret, so they share the key."""
+    return hashlib.blake2b(settings.secret.encode(), digest_size=32, person=b"lectern bus").digest()
+
+
+def _origins(settings: Settings) -> Callable[[web.Request], frozenset[str] | None]:
+    """Browser origins that may open a socket: those of the configuration, and the one the request itself came to."""
+    configured = frozenset((*settings.http.cors_origins, settings.public_url))
+    return lambda request: configured | {f"{request.scheme}://{request.host}"}
+
+
+def _beating(engine: Engine) -> Callable[[], Awaitable[None]]:
+    async def beat() -> None:
+        engine.beat()
+
+    return beat
+
+
+def _checking_tokens(sockets: Sockets, clock: Clock) -> Callable[[], Awaitable[None]]:
+    async def check() -> None:
+        sockets.check_tokens(clock.unix())
+
+    return check
+
+
+async def _measure_lag() -> None:
+    began = time.perf_counter()
+    await asyncio.sleep(LAG_INTERVAL)
+    EVENT_LOOP_LAG.observe(max(0.0, time.perf_counter() - began - LAG_INTERVAL))

@@ -1,0 +1,62 @@
+"""Tasks: the only place that starts background work on the loop. Holds each task, names it and logs how it failed.
+
+Work that must survive the process is a durable event (the outbox), never a task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+RESTART_DELAY = 1.0  # seconds between a failed turn of a loop and the next
+
+
+class Tasks:
+    """The background tasks of one process.
+
+    The loop itself keeps only weak references to tasks, so one that nobody holds can vanish in the middle.
+    """
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def start(self, work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
+        """Run a coroutine in the background; an exception is logged, never lost."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._running.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    def forever(self, turn: Callable[[], Awaitable[None]], *, name: str, pause: Callable[[], float]) -> None:
+        """Run `turn` again and again, `pause()` seconds apart; a turn that fails is logged and the loop goes on."""
+        self.start(self._loop(turn, name, pause), name=name)
+
+    async def stop(self) -> None:
+        """Cancel all that still runs and wait until it has ended."""
+        while self._running:
+            running = list(self._running)
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running, timeout=5)
+            self._running.difference_update(running)
+
+    async def _loop(self, turn: Callable[[], Awaitable[None]], name: str, pause: Callable[[], float]) -> None:
+        while True:
+            try:
+                await turn()
+            except Exception:
+                logger.exception("background work failed", extra={"task": name})
+                await asyncio.sleep(RESTART_DELAY)
+            await asyncio.sleep(pause())
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("task failed", exc_info=task.exception(), extra={"task": task.get_name()})

@@ -23,6 +23,8 @@ PYTHON = VENV / "bin" / "python"
 RUNTIME = "requirements.lock"
 DEVELOPMENT = "requirements-dev.lock"  # contains RUNTIME, with the same versions
 OLDEST_PYTHON = (3, 11)
+# Not the interpreter of a virtual environment that happens to be active: it may be the one that is made anew.
+BASE_PYTHON = getattr(sys, "_base_executable", "") or sys.executable
 
 
 def ensure_venv(lock: str) -> Path:
@@ -87,7 +89,7 @@ def _create_venv() -> None:
     say(f"creating {VENV.name} with Python {sys.version.split()[0]}")
     shutil.rmtree(VENV, ignore_errors=True)
     # Without pip: Debian ships ensurepip in a package of its own, and the pip that runs outside can install inside.
-    if not _succeeds([sys.executable, "-m", "venv", "--without-pip", str(VENV)]):
+    if not _succeeds([BASE_PYTHON, "-m", "venv", "--without-pip", str(VENV)]):
         fail("python3 -m venv failed. On Debian: apt-get install python3-venv")
 
 
@@ -96,12 +98,12 @@ def _installers(lock: Path) -> Iterator[list[str]]:
     if uv := shutil.which("uv"):
         yield [uv, "pip", "install", "--python", str(PYTHON), "--require-hashes", "--compile-bytecode", "-r", str(lock)]
     options = ["install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r", str(lock)]
-    if _succeeds([sys.executable, "-c", "import pip"], quiet=True):
-        yield [sys.executable, "-m", "pip", "--python", str(PYTHON), *options]
+    if _succeeds([BASE_PYTHON, "-c", "import pip"], quiet=True):
+        yield [BASE_PYTHON, "-m", "pip", "--python", str(PYTHON), *options]
     elif _succeeds([str(PYTHON), "-m", "ensurepip"], quiet=True):
         yield [str(PYTHON), "-m", "pip", *options]
     else:
-        say(f"{sys.executable} has no pip. On Debian: apt-get install python3-pip")
+        say(f"{BASE_PYTHON} has no pip. On Debian: apt-get install python3-pip")
 
 
 def _succeeds(command: list[str], *, quiet: bool = False) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import time
 import traceback
@@ -16,20 +17,22 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from types import TracebackType
 from typing import Any
+from uuid import UUID
 
 import orjson
 
-from server.clock import rfc3339
 from server.settings import Log
 
 request_context: ContextVar[str | None] = ContextVar("request_id", default=None)
 sid_context: ContextVar[str | None] = ContextVar("sid", default=None)
-user_context: ContextVar[str | None] = ContextVar("user_id", default=None)
+user_context: ContextVar[UUID | str | None] = ContextVar("user_id", default=None)
 
 _CONTEXT = (("request_id", request_context), ("sid", sid_context), ("user_id", user_context))
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_SAFE = re.compile(r"[!#-<>-~]+")  # printable ASCII without the blank, `"` and `=`
 _TRACE_FRAMES = 12  # innermost frames in a line of text; JSON has the whole trace
 _REMEMBERED = 1000  # messages that a rate limit keeps apart
 # Libraries that tell at INFO what is either in our own line or of no interest.
@@ -80,7 +83,7 @@ class TextFormatter(logging.Formatter):
             fields["trace"] = _short_trace(record.exc_info[1])
         values = "".join(f" {name}={_plain(value)}" for name, value in fields.items())
         message = record.getMessage()
-        message = message if message.isprintable() else _plain(message)
+        message = message if message.isprintable() else json.dumps(message)
         return f"{_moment(record)} {record.levelname} {record.name} {message}{values}"
 
 
@@ -162,7 +165,12 @@ class RateLimitedLog:
 
 
 def _moment(record: logging.LogRecord) -> str:
-    return rfc3339(datetime.fromtimestamp(record.created, UTC))
+    return f"{_second(int(record.created))}.{int(record.msecs):03d}Z"
+
+
+@lru_cache(2)
+def _second(moment: int) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _fields(record: logging.LogRecord) -> Fields:
@@ -177,9 +185,7 @@ def _fields(record: logging.LogRecord) -> Fields:
 def _plain(value: object) -> str:
     """Write a value so that it can neither end the line nor look like another field."""
     text = value if isinstance(value, str) else str(value)
-    if text and text.isprintable() and not any(sign in text for sign in ' "='):
-        return text
-    return json.dumps(text)
+    return text if _SAFE.fullmatch(text) else json.dumps(text)
 
 
 def _short_trace(error: BaseException) -> str:

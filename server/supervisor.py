@@ -14,11 +14,14 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import Process
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from server.embedded import EmbeddedServices, Services
 from server.settings import ConfigurationError, Settings
+
+T = TypeVar("T")
 
 CONFIGURATION_EXIT = 2  # exit code of a configuration that cannot work; trying again would not help
 SERVER = (sys.executable, "-m", "server")
@@ -90,10 +93,15 @@ class Supervisor:
 
     async def run(self) -> int:
         """Bring everything up, keep it up, and take it down in the opposite order."""
-        async with asyncio.TaskGroup() as group:
-            work = group.create_task(self._work(), name="supervisor")
-            await self._ended.wait()
-            work.cancel()  # on its way out it drains and stops what it has started
+        embedded = EmbeddedServices(self._settings)
+        try:
+            if services := await self._unless_ended(embedded.start()):
+                await self._unless_ended(self._work(embedded, self._environment(services)))
+        except* ConfigurationError as errors:
+            _say(str(errors.exceptions[0]))
+            self._exit_code = CONFIGURATION_EXIT
+        finally:
+            await embedded.stop()  # out of reach of what cancels the rest
         return self._exit_code
 
     @contextlib.contextmanager
@@ -118,18 +126,21 @@ class Supervisor:
         self._exit_code = exit_code if exit_code > 0 else 1  # negative: ended by a signal
         self._ended.set()
 
-    async def _work(self) -> None:
-        embedded = EmbeddedServices(self._settings)
-        try:
-            async with embedded as services:
-                environment = self._environment(services)
-                migration = await self._child("migrate", *["--demo"] * self._demo, environment=environment)
-                if migration.returncode:
-                    return self._fail(migration.returncode)
-                await self._serve(embedded, environment)
-        except ConfigurationError as error:
-            _say(str(error))
-            self._fail(CONFIGURATION_EXIT)
+    async def _unless_ended(self, work: Coroutine[object, object, T]) -> T | None:
+        """Run to the end of the work or of Lectern; what is cancelled cleans up before this returns."""
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(work, name="supervisor")
+            ended = group.create_task(self._ended.wait(), name="end")
+            await asyncio.wait((task, ended), return_when=asyncio.FIRST_COMPLETED)
+            task.cancel()
+            ended.cancel()
+        return None if task.cancelled() else task.result()
+
+    async def _work(self, embedded: EmbeddedServices, environment: dict[str, str]) -> None:
+        migration = await self._child("migrate", *["--demo"] * self._demo, environment=environment)
+        if migration.returncode:
+            return self._fail(migration.returncode)
+        await self._serve(embedded, environment)
 
     def _environment(self, services: Services) -> dict[str, str]:
         """Hand our own environment on, with what the command line and the private services have settled."""
@@ -232,6 +243,8 @@ def _lifeline() -> Iterator[int]:
 
 def _endpoints(host: str, first: int, count: int) -> list[Endpoint]:
     """Choose the ports and make sure that they are free; port 0 stands for any free ones."""
+    if count < 1:
+        raise ConfigurationError("--replicas: at least 1 is needed")
     with contextlib.ExitStack() as held:  # all are held at once, so that no port is chosen twice
         ports = [first + index if first else 0 for index in range(count)]
         probes = [held.enter_context(_probe(host, port)) for port in ports]

@@ -59,6 +59,7 @@ class NewSession:
 class Session:
     """A login session under its lock, and its user."""
 
+    user: User
     id: UUID
     salt: bytes
     generation: int
@@ -66,7 +67,6 @@ class Session:
     expires_at: datetime
     revoked: bool
     disabled: bool
-    user: User
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,10 +174,10 @@ async def lock_session(conn: Connection, session_id: UUID) -> Session | None:
     """Read a session and lock its row until the end of the transaction: rotations happen one after the other."""
     row = await conn.fetchrow(
         """
-        SELECT s.id, s.salt, s.generation, s.rotated_at, s.expires_at, s.revoked_at IS NOT NULL AS revoked,
-               u.disabled_at IS NOT NULL AS disabled,
-               u.id AS user_id, u.email, u.profile_data ->> 'name' AS name,
-               u.profile_data ->> 'avatar_url' AS avatar_url, u.role, u.verified_at IS NOT NULL AS verified
+        SELECT u.id AS user_id, u.email, u.profile_data ->> 'name' AS name,
+               u.profile_data ->> 'avatar_url' AS avatar_url, u.role, u.verified_at IS NOT NULL AS verified,
+               s.id, s.salt, s.generation, s.rotated_at, s.expires_at, s.revoked_at IS NOT NULL AS revoked,
+               u.disabled_at IS NOT NULL AS disabled
         FROM auth_sessions s JOIN users u ON u.id = s.user_id
         WHERE s.id = $1
         FOR UPDATE OF s
@@ -187,7 +187,7 @@ async def lock_session(conn: Connection, session_id: UUID) -> Session | None:
     if row is None:
         return None
     fields = tuple(row)
-    return Session(*fields[:7], User(*fields[7:]))
+    return Session(User(*fields[:6]), *fields[6:])
 
 
 async def rotate_session(conn: Connection, session_id: UUID, *, now: datetime, expires_at: datetime) -> None:

@@ -1,7 +1,8 @@
 """The state of a live class: what it begins as, how it follows from the events of its log, and what may happen next.
 
-Everything here is pure. The log calls the decisions under the room's lock and folds what they return; a client that folds
-the same events over a snapshot gets the same state. A state is never changed in place: the log shares it between commands.
+Everything here is pure. The log calls the decisions under the room's lock and folds what they return; a client that
+folds the same events over a snapshot gets the same state. A state is never changed in place: the log shares it between
+commands.
 
     {"status": "idle" | "live" | "ended", "started_at": "…Z" | null, "ended_at": "…Z" | null,
      "hands": [{"user_id", "name", "raised_at"}], "called": {"user_id", "name"} | null}

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
-
-import asyncpg
 
 from server.actor import Actor
 from server.database import Connection
@@ -150,8 +147,8 @@ async def read_member(conn: Connection, course_id: UUID, user_id: UUID) -> Membe
     """A member of a course."""
     row = await conn.fetchrow(
         """
-        SELECT m.user_id, coalesce(u.profile_data ->> 'name', '') AS name, u.profile_data ->> 'avatar_url' AS avatar_url,
-               m.role, m.joined_at
+        SELECT m.user_id, coalesce(u.profile_data ->> 'name', '') AS name,
+               u.profile_data ->> 'avatar_url' AS avatar_url, m.role, m.joined_at
         FROM course_members m JOIN users u ON u.id = m.user_id WHERE m.course_id = $1 AND m.user_id = $2
         """,
         course_id,
@@ -166,8 +163,8 @@ async def list_members(
     """The members of a course in the order in which they joined."""
     rows = await conn.fetch(
         """
-        SELECT m.user_id, coalesce(u.profile_data ->> 'name', '') AS name, u.profile_data ->> 'avatar_url' AS avatar_url,
-               m.role, m.joined_at
+        SELECT m.user_id, coalesce(u.profile_data ->> 'name', '') AS name,
+               u.profile_data ->> 'avatar_url' AS avatar_url, m.role, m.joined_at
         FROM course_members m JOIN users u ON u.id = m.user_id
         WHERE m.course_id = $1 AND ($2::timestamptz IS NULL OR (m.joined_at, m.user_id) > ($2, $3::uuid))
         ORDER BY m.joined_at, m.user_id LIMIT $4

@@ -42,7 +42,7 @@ def build_application(
     """
     settings = rt.settings
     edge = Edge(TrustedProxies(settings.http.trusted_proxies), Headers(settings.public_url, settings.http.cors_origins))
-    application = web.Application(middlewares=[edge.middleware()], client_max_size=settings.http.body_limit)
+    application = web.Application(middlewares=[edge.middleware], client_max_size=settings.http.body_limit)
     application[EDGE] = edge
     application.on_response_prepare.append(edge.prepare)
     _refuse_duplicates(modules)

@@ -60,7 +60,7 @@ async def _identify(
         if public:
             return refusal
         raise
-    logs.user_context.set(str(actor.user_id))
+    logs.user_context.set(actor.user_id)
     return actor
 
 
@@ -83,13 +83,13 @@ def _arguments(endpoint: Endpoint, request: web.Request) -> Arguments:
 
 def _parse_query(query: Query, given: MultiMapping[str]) -> object:
     values: dict[str, str | list[str]] = {}
-    for name in given:
+    for name, value in given.items():
         if name in query.lists:
             values[name] = given.getall(name)
         elif name in values:
             raise Invalid(errors=[FieldError((name,), "Give this parameter once.")])
         else:
-            values[name] = given[name]
+            values[name] = value
     try:
         return query.adapter.validate_python(values)
     except ValidationError as error:

@@ -6,23 +6,16 @@ The viewer in `docs/` is Swagger UI as published (Apache-2.0); this file never f
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import orjson
 from aiohttp import hdrs, web
 
-from server.errors import (
-    Conflict,
-    DomainError,
-    Forbidden,
-    IdempotencyKeyReused,
-    Internal,
-    RateLimited,
-)
+from server.errors import DomainError
 from server.gateway.edge import SERVICE, Handler, Watch
-from server.gateway.openapi import openapi_document, refusals
+from server.gateway.openapi import openapi_document
 from server.gateway.problems import title
 from server.gateway.protocol import EDGE
 
@@ -42,7 +35,6 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_EVERYWHERE: Sequence[type[DomainError]] = (Forbidden, Conflict, IdempotencyKeyReused, RateLimited, Internal)
 
 
 def add_documents(
@@ -52,7 +44,7 @@ def add_documents(
     pages: dict[str, Handler] = {
         "/api/openapi.json": _json(openapi_document(modules)),
         "/api/events.json": _json(events_document),
-        "/api/docs": _index(modules),
+        "/api/docs": _index(),
         **{f"/api/docs/{name}": _file(name, content_type) for name, content_type in _FILES.items()},
     }
     for path, handler in pages.items():
@@ -69,9 +61,8 @@ def _json(document: Mapping[str, object]) -> Handler:
     return answer
 
 
-def _index(modules: Sequence[Module]) -> Handler:
-    kinds = [kind for module in modules for route in module.routes for kind in refusals(route.endpoint)]
-    page = (_FOLDER / "index.html").read_text().replace(_MARK, _describe([*kinds, *_EVERYWHERE])).encode()
+def _index() -> Handler:
+    page = (_FOLDER / "index.html").read_text().replace(_MARK, _describe(_refusals(DomainError))).encode()
 
     async def answer(_request: web.Request) -> web.StreamResponse:
         headers = {hdrs.CONTENT_TYPE: "text/html; charset=utf-8", "Content-Security-Policy": _POLICY}
@@ -90,15 +81,22 @@ def _file(name: str, content_type: str) -> Handler:
     return answer
 
 
+def _refusals(kind: type[DomainError]) -> Iterator[type[DomainError]]:
+    """Find every refusal of the program, those included that only a socket answers."""
+    for child in kind.__subclasses__():
+        yield child
+        yield from _refusals(child)
+
+
 def _describe(kinds: Iterable[type[DomainError]]) -> str:
     """Describe each code once, where the `type` of a problem document points to."""
     by_code: dict[str, list[type[DomainError]]] = {}
-    for kind in dict.fromkeys(kinds):
+    for kind in kinds:
         by_code.setdefault(kind.code, []).append(kind)
     return "\n".join(_describe_code(code, by_code[code]) for code in sorted(by_code))
 
 
 def _describe_code(code: str, kinds: Sequence[type[DomainError]]) -> str:
-    messages = dict.fromkeys(f"{kind.status}: {html.escape(kind.message)}" for kind in kinds)
+    messages = sorted({f"{kind.status}: {html.escape(kind.message)}" for kind in kinds})
     lines = "".join(f"<dd>{message}</dd>" for message in messages)
     return f'<dt id="errors-{code}"><code>{code}</code> {title(code)}</dt>{lines}'

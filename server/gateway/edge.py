@@ -6,6 +6,7 @@ Requests of Socket.IO are let through as they are: engine.io answers, times and 
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import re
@@ -14,7 +15,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from aiohttp import web
-from aiohttp.typedefs import Middleware
 from prometheus_client import Counter, Histogram
 
 from server import logs
@@ -37,6 +37,9 @@ UNMATCHED = "unmatched"
 SERVICE = "server"  # `service` of what no module serves
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _LOGGED_PATH = 200  # characters
+# Request ids are unique and no secret; asking the system for random bytes costs a system call each time.
+_REPLICA = os.urandom(10).hex()
+_numbers = itertools.count(1)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -82,15 +85,6 @@ class Edge:
         """Say how the requests of a handler are counted; others are counted under the path of their resource."""
         self._watches[handler] = watch
 
-    def middleware(self) -> Middleware:
-        """Make the middleware of an application."""
-
-        @web.middleware
-        async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
-            return await self._pass(request, handler)
-
-        return edge
-
     async def prepare(self, request: web.Request, response: web.StreamResponse) -> None:
         """Complete the headers of any answer, streamed ones included (signal `on_response_prepare`)."""
         request_id = request.get(REQUEST_ID)
@@ -107,7 +101,9 @@ class Edge:
         response.force_close()
         return response
 
-    async def _pass(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Pass a request on and answer for it."""
         if request.path.startswith(SOCKET_IO_PATH):
             return await handler(request)
         started = time.perf_counter()
@@ -180,7 +176,7 @@ def _log_access(watch: Watch, request: web.Request, status: int, seconds: float)
         "ip": request[CLIENT_IP],
     }
     # `logger.info` would look for its caller in the stack, which is always this line.
-    logger.handle(logger.makeRecord(logger.name, watch.level, __file__, 0, "request", (), None, extra=extra))
+    logger.handle(logger.makeRecord(logger.name, watch.level, "", 0, "request", (), None, extra=extra))
 
 
 def _refusal(error: Exception) -> DomainError:
@@ -194,4 +190,4 @@ def _is_gone(request: web.Request) -> bool:
 
 
 def _new_request_id() -> str:
-    return os.urandom(16).hex()
+    return f"{_REPLICA}{next(_numbers):012x}"

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from aiohttp import hdrs, web
+from multidict import CIMultiDict, istr
 
 from server.errors import Forbidden
 
-REQUEST_ID_HEADER = "X-Request-ID"
+REQUEST_ID_HEADER = istr("X-Request-ID")
 API_POLICY = "default-src 'none'; frame-ancestors 'none'"
 _SECURITY: Mapping[str, str] = {
     "Content-Security-Policy": API_POLICY,
@@ -24,7 +25,6 @@ _SECURITY: Mapping[str, str] = {
     "X-DNS-Prefetch-Control": "off",
     "X-Frame-Options": "DENY",
     "X-Permitted-Cross-Domain-Policies": "none",
-    "Server": "Lectern",  # aiohttp would name its version and Python's
 }
 _TRANSPORT = {"Strict-Transport-Security": "max-age=31536000; includeSubDomains"}
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
@@ -45,16 +45,15 @@ class Headers:
 
     def __init__(self, public_url: str, cors_origins: tuple[str, ...]) -> None:
         secure = public_url.startswith("https://")
-        self._security = tuple({**_SECURITY, **(_TRANSPORT if secure else {})}.items())
+        self._security = CIMultiDict({**_SECURITY, **(_TRANSPORT if secure else {})})
         self._origins = frozenset(origin.rstrip("/") for origin in cors_origins)
 
     def add(self, request: web.BaseRequest, response: web.StreamResponse, request_id: str) -> None:
         """Complete the headers of an answer."""
         headers = response.headers
         headers[REQUEST_ID_HEADER] = request_id
-        for name, value in self._security:
-            if name not in headers:
-                headers[name] = value
+        headers[hdrs.SERVER] = "Lectern"  # aiohttp has put its version and Python's there
+        headers.merge(self._security)  # only those that are not there yet
         if self._origins:
             self._add_cors(request, response)
 

@@ -22,7 +22,8 @@ class TrustedProxies:
 
     def client_ip(self, request: web.Request) -> str:
         """The nearest address that is not a trusted proxy's: everything left of it may be invented."""
-        peer = request.remote or LOOPBACK
+        # A socket that listens for IPv6 too shows IPv4 peers as ::ffff:192.0.2.1.
+        peer = (request.remote or LOOPBACK).removeprefix("::ffff:")
         if not self._networks or not self._trusts(peer):
             return peer
         hops = ",".join(request.headers.getall(hdrs.X_FORWARDED_FOR, ())).split(",")

@@ -23,6 +23,7 @@ from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -46,6 +47,7 @@ BATCH_LIMIT = 500  # pieces of work in one transaction
 QUEUE_LIMIT = 5000  # pieces of work that may wait in one committer before callers are refused
 MISSES_UNTIL_WAIT = 3  # batches in which a room was locked elsewhere before its work waits for the lock
 MISS_PAUSE = 0.002  # seconds before a batch in which every room was locked elsewhere is tried again
+WAITING_ROOMS = 4  # rooms that are waited for at once: each holds a connection of the pool
 CACHED_STATES = 10_000  # rooms
 
 State = dict[str, Any]  # Any: JSON; its shape belongs to the feature that folds it
@@ -189,6 +191,7 @@ class RoomLog:
         self._queues: list[deque[Work]] = [deque() for _ in range(COMMITTERS)]
         self._wakes = [asyncio.Event() for _ in range(COMMITTERS)]
         self._states: OrderedDict[UUID, tuple[int, State]] = OrderedDict()
+        self._waiting: dict[UUID, deque[Work]] = {}  # rooms whose lock is waited for apart, and what queues for them
         self._bugs = planted_bugs()
         self.epoch = ""
 
@@ -200,7 +203,7 @@ class RoomLog:
         """
         await self.heads([])
         for shard in range(COMMITTERS):
-            self._tasks.start(self._run(shard), name=f"committer:{shard}")
+            self._tasks.forever(partial(self._turn, shard), name=f"committer:{shard}", pause=lambda: 0.0)
 
     async def commit(self, work: Work) -> Receipt:
         """Carry out a command: when this returns, its events are committed and will reach every member.
@@ -253,7 +256,7 @@ class RoomLog:
                 "SELECT seq, type, body FROM room_events WHERE room_id = $1 AND seq > $2 AND seq <= $3"
                 " ORDER BY seq LIMIT $4",
                 room_id,
-                after,
+                _clamp(after),
                 _clamp(to),
                 limit,
             )
@@ -276,34 +279,52 @@ class RoomLog:
 
     # The write path, from here on.
 
-    async def _run(self, shard: int) -> None:
+    async def _turn(self, shard: int) -> None:
+        """Take what queued since the last turn and write it as one transaction."""
         queue, wake = self._queues[shard], self._wakes[shard]
-        while True:
-            await wake.wait()
-            works = [queue.popleft() for _ in range(min(len(queue), BATCH_LIMIT))]
-            if not queue:
-                wake.clear()
-            works = [work for work in works if not work.done.done()]  # callers whose deadline has passed
-            if works:
-                await self._carry_out(works, queue, wake)
-
-    async def _carry_out(self, works: list[Work], queue: deque[Work], wake: asyncio.Event) -> None:
-        """Write a batch; what must wait for a lock goes to the front of the queue again."""
-        patient = [work for work in works if work.misses >= MISSES_UNTIL_WAIT]
-        if patient:
-            # Such a room gets a transaction of its own, so that no lock is waited for while others are held.
-            first = patient[0].room_id
-            rest = [work for work in works if work.room_id != first]
-            works = [work for work in works if work.room_id == first]
-            queue.extendleft(reversed(rest))
-        missed = await self._write_or_split(works, wait=bool(patient))
-        for work in missed:
-            work.misses += 1
-        queue.extendleft(reversed(missed))
-        if queue:
-            wake.set()
-        if len(missed) == len(works):
+        await wake.wait()
+        works = self._take(queue)
+        missed = await self._write_or_split(works, wait=False) if works else []
+        again = [work for work in missed if not self._wait_apart(work)]
+        queue.extendleft(reversed(again))
+        if not queue:
+            wake.clear()
+        if works and len(again) == len(works):
             await asyncio.sleep(MISS_PAUSE)
+
+    def _take(self, queue: deque[Work]) -> list[Work]:
+        """The next batch, without callers whose deadline has passed and without rooms that are waited for apart."""
+        works = []
+        for work in [queue.popleft() for _ in range(min(len(queue), BATCH_LIMIT))]:
+            if work.room_id in self._waiting:
+                self._waiting[work.room_id].append(work)
+            elif not work.done.done():
+                works.append(work)
+        return works
+
+    def _wait_apart(self, work: Work) -> bool:
+        """Give a room that was locked elsewhere too often a transaction of its own, which waits for the lock.
+
+        So nobody starves, no lock is waited for while others are held, and no other room waits.
+        """
+        work.misses += 1
+        if work.room_id in self._waiting:
+            self._waiting[work.room_id].append(work)
+            return True
+        if work.misses < MISSES_UNTIL_WAIT or len(self._waiting) >= WAITING_ROOMS:
+            return False
+        self._waiting[work.room_id] = deque([work])
+        self._tasks.start(self._write_apart(work.room_id), name=f"room:{work.room_id}:lock")
+        return True
+
+    async def _write_apart(self, room_id: UUID) -> None:
+        queue = self._waiting[room_id]
+        try:
+            while queue:
+                works = [queue.popleft() for _ in range(min(len(queue), BATCH_LIMIT))]
+                await self._write_or_split(works, wait=True)
+        finally:
+            del self._waiting[room_id]
 
     async def _write_or_split(self, works: list[Work], *, wait: bool) -> list[Work]:
         """Write a batch; one that the database refuses is written again, one command at a time, to find the culprit."""

@@ -8,8 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import asyncpg
@@ -36,14 +37,19 @@ asyncio.run(hold())
 """
 
 
+@pytest.fixture
+def refuge() -> Iterator[Path]:
+    """A directory that user nobody reaches: those of pytest are closed."""
+    with tempfile.TemporaryDirectory(prefix="lectern-test-", dir="/var/tmp") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
 @pytest.fixture(params=["own", "nobody"])
-def identity(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+def identity(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, refuge: Path) -> str:
     """Run a test as we are, and as root that may not make user namespaces."""
     if request.param == "nobody":
-        if os.geteuid() != 0:
-            pytest.skip("only root becomes nobody")
-        monkeypatch.setattr(confinement, "NAMESPACE", ("false",))
-        monkeypatch.setattr(confinement, "REFUGE", _open_directory(tmp_path))
+        _forbid_namespaces(monkeypatch, refuge)
     name: str = request.param
     return name
 
@@ -56,11 +62,11 @@ async def settings(tmp_path: Path) -> AsyncIterator[Settings]:
         os.kill(pid, signal.SIGKILL)
 
 
-def _open_directory(path: Path) -> Path:
-    """Return a directory that user nobody reaches: those of pytest are closed."""
-    refuge = Path("/var/tmp") / f"lectern-test-{path.name}-{os.getpid()}"
-    refuge.mkdir(mode=0o755)
-    return refuge
+def _forbid_namespaces(monkeypatch: pytest.MonkeyPatch, refuge: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root becomes nobody")
+    monkeypatch.setattr(confinement, "NAMESPACE", ("false",))
+    monkeypatch.setattr(confinement, "REFUGE", refuge)
 
 
 def _processes(data: Path) -> list[int]:
@@ -139,15 +145,13 @@ async def test_data_survives_a_restart_at_the_same_urls(identity: str, settings:
         assert await _redis(second.redis_url, "GET", "kept") == "7"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root changes whom the servers run as")
 async def test_data_made_as_root_is_usable_without_namespaces_and_back(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, refuge: Path
 ):
     async with EmbeddedServices(settings) as services:
         await _query(services.database_url, "CREATE TABLE kept AS SELECT 7 AS number")
     with monkeypatch.context() as without_namespaces:
-        without_namespaces.setattr(confinement, "NAMESPACE", ("false",))
-        without_namespaces.setattr(confinement, "REFUGE", _open_directory(tmp_path))
+        _forbid_namespaces(without_namespaces, refuge)
         async with EmbeddedServices(settings) as services:
             assert await _query(services.database_url, "SELECT number FROM kept") == 7
             assert Path(f"/proc/{_postmaster(settings)}").stat().st_uid != 0

@@ -53,12 +53,11 @@ export class Session extends Emitter {
 
   async signOut() {
     const token = await this.accessToken().catch(() => null);
-    const refreshToken = localStorage.getItem(KEY);
     this.#forget(null);
     this.#tabs?.postMessage({ kind: "signed-out" });
     if (!token) return;
     // The login ends at the server too, if it can be reached; this device has forgotten it in any case.
-    await send("POST", "/api/auth/logout", { token, body: { refresh_token: refreshToken } }).catch(() => {});
+    await send("POST", "/api/auth/logout", { token }).catch(() => {});
   }
 
   /** An access token that is good for at least `minValidity` more seconds. */

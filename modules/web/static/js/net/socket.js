@@ -15,11 +15,11 @@ const TOKEN_VALIDITY = 90; // seconds that a token must have to be worth extendi
 const SESSION_CODES = ["session_expired", "unauthenticated"];
 
 /**
- * Emits `state` with {name, retryAt}: "idle" (nothing is open), "connecting" (the first time), "live", "reconnecting" or
- * "offline" (both with `retryAt` while they wait), "ended" (signed out).
+ * Emits `state` with {name, retryAt, reason}: "idle" (nothing is open), "connecting" (the first time), "live", "reconnecting" or
+ * "offline" (both with `retryAt` while they wait, and `reason` in words when the server refused), "ended" (signed out).
  */
 export class Connection extends Emitter {
-  state = { name: "idle", retryAt: null };
+  state = { name: "idle", retryAt: null, reason: null };
   #session;
   #channels = new Map();
   #manager = null;
@@ -35,7 +35,7 @@ export class Connection extends Emitter {
     this.#session = session;
     session.on("signed-out", () => this.#stop("ended"));
     window.addEventListener("online", () => this.reconnectNow());
-    window.addEventListener("offline", () => this.state.name === "reconnecting" && this.#setState("offline", this.state.retryAt));
+    window.addEventListener("offline", () => this.state.name === "reconnecting" && this.#setState("offline", this.state));
     document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && this.reconnectNow());
   }
 
@@ -109,15 +109,16 @@ export class Connection extends Emitter {
   #refused(attempt, error) {
     if (attempt !== this.#attempt) return;
     const code = error.data?.code; // without one there was no answer at all
-    if (SESSION_CODES.includes(code)) this.#refreshFirst = true;
-    this.#retry(error.data?.retry_after_ms);
+    const session = SESSION_CODES.includes(code);
+    if (session) this.#refreshFirst = true;
+    this.#retry(error.data?.retry_after_ms, code && !session ? error.message : null);
   }
 
   #lost(attempt) {
     if (attempt === this.#attempt) this.#retry(null);
   }
 
-  #retry(waitMs) {
+  #retry(waitMs, reason = null) {
     const plannedAt = this.#plannedAt;
     this.#drop();
     this.#failures += 1;
@@ -125,7 +126,7 @@ export class Connection extends Emitter {
     const step = BACKOFF[Math.min(this.#failures, BACKOFF.length) - 1];
     const wait = plannedAt ? Math.max(0, plannedAt - Date.now()) : (waitMs ?? step * (1 + Math.random() / 2));
     this.#timer = setTimeout(() => this.#connect(), wait);
-    this.#setState(navigator.onLine ? "reconnecting" : "offline", Date.now() + wait);
+    this.#setState(navigator.onLine ? "reconnecting" : "offline", { retryAt: Date.now() + wait, reason });
   }
 
   // A server that goes away still serves for a while: stay until the time it named, then move.
@@ -171,8 +172,8 @@ export class Connection extends Emitter {
     this.#manager = null;
   }
 
-  #setState(name, retryAt = null) {
-    this.state = { name, retryAt };
+  #setState(name, { retryAt = null, reason = null } = {}) {
+    this.state = { name, retryAt, reason };
     this.emit("state", this.state);
   }
 }

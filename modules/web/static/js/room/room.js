@@ -18,13 +18,14 @@ const RESUME_LIMIT = 500; // events
 const PAGE = 100; // events of history
 const KEEP = 600; // entries that stay loaded while one reads the end
 const REJOIN_WAIT = 1000; // milliseconds after a join that was refused for the moment
+const REFETCH_WAIT = 700; // milliseconds
 const MAX_BUFFER = 1000; // events that wait for a join; more than this and the join is asked for again anyway
 
 export const NAMESPACES = { class: "/classroom" };
 
 /**
  * Emits `changed` with one of "room", "timeline", "class", "people", "typing", "read"; `event` with each new room event;
- * `resumed` with {missed}, the missed events or null when the room began anew; `closed` with {code} when the room can no longer be seen.
+ * `resumed` with {missed} after a lost connection, the missed events or null when the room began anew; `closed` with {code} when the room can no longer be seen.
  */
 export class Room extends Emitter {
   id;
@@ -48,7 +49,9 @@ export class Room extends Emitter {
   #joinAgain = false;
   #buffer = [];
   #closed = false;
+  #away = false; // the connection was lost since the last join
   #loading = null;
+  #refetch = null;
 
   constructor({ id, me, channel, api }) {
     super();
@@ -111,6 +114,7 @@ export class Room extends Emitter {
   /** Leave the room for good; the channel stays the caller's. */
   close() {
     this.#closed = true;
+    clearTimeout(this.#refetch);
     this.typing.clear();
     this.marker.flush();
     if (this.joined) this.#channel.command("leave_room", { room_id: this.id }).catch(() => {});
@@ -149,7 +153,8 @@ export class Room extends Emitter {
 
   #accept(ack) {
     if (this.#closed) return;
-    const returning = this.#last !== null;
+    const returning = this.#away;
+    this.#away = false;
     this.info = ack.room;
     this.you = ack.you;
     this.joined = true;
@@ -186,6 +191,7 @@ export class Room extends Emitter {
   }
 
   #disconnected() {
+    this.#away = this.#last !== null;
     this.joined = false;
     this.typing.clear();
     this.emit("changed", "room");
@@ -236,18 +242,21 @@ export class Room extends Emitter {
     if (this.classState !== before) this.emit("changed", "class");
   }
 
-  async #ephemeral(name, payload) {
+  #ephemeral(name, payload) {
     const user = payload.user ?? payload.actor;
     if (name === "typing" && user && user.id !== this.me.id) this.typing.heard(user, payload.on);
     if (name === "read" && payload.user_id === this.me.id) this.marker.heard(payload.seq);
     const roster = this.roster.apply(name, payload);
-    if (roster === "stale") await this.#fetchParticipants();
+    if (roster === "stale") this.#refetch ??= setTimeout(() => this.#fetchParticipants(), REFETCH_WAIT * (1 + Math.random()));
     if (roster) this.emit("changed", "people");
   }
 
+  // After a wait by chance: everybody in a large room notices the same jump at the same moment.
   async #fetchParticipants() {
+    this.#refetch = null;
     try {
       this.roster.replace(await this.#api.participants(this.id));
+      this.emit("changed", "people");
     } catch (error) {
       console.warn("The list of participants could not be fetched again.", error.code);
     }

@@ -6,7 +6,7 @@ export class Roster {
   #users = new Map();
   #version = null;
 
-  /** At most the first hundred; `count` says how many there are. Ordered by name. */
+  /** Those we know of, by name: of a large room the first hundred and who came since. `count` is how many there are. */
   get users() {
     return [...this.#users.values()].sort((a, b) => a.name.localeCompare(b.name));
   }
@@ -28,7 +28,8 @@ export class Roster {
 
   #changed({ version, count, joined, left }) {
     if (this.#version !== null && version <= this.#version) return null;
-    const jumped = this.#version !== null && version > this.#version + 1;
+    // A summary may stand for several changes, one version each.
+    const jumped = this.#version !== null && version > this.#version + Math.max(1, joined.length + left.length);
     this.#version = version;
     this.#left(left, count);
     this.#joined(joined, count);

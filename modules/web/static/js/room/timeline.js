@@ -28,9 +28,9 @@ export class Timeline {
     this.entries = [...older, ...this.entries];
   }
 
-  /** Add a line of our own, which is not in the log, after what is there now. */
+  /** Put a line of our own, which is not in the log, after what is there now; it takes the place of the last such line. */
   note(text) {
-    if (this.entries.at(-1)?.kind === "note") this.entries.pop();
+    this.entries = this.entries.filter((entry) => entry.kind !== "note");
     const seq = this.entries.at(-1)?.seq ?? 0;
     this.entries.push({ kind: "note", key: `note:${Date.now()}`, seq, at: new Date().toISOString(), text });
   }

@@ -2,10 +2,11 @@
 
 import { announce } from "../ui/announce.js";
 import { fill, h } from "../ui/dom.js";
+import { toast } from "../ui/toast.js";
 
-const WORDS = { connecting: "Connecting …", live: "Live", reconnecting: "Reconnecting …", offline: "Offline" };
+const WORDS = { connecting: "Connecting …", live: "Connected", reconnecting: "Reconnecting …", offline: "Offline" };
 const ANNOUNCED = {
-  live: "The connection is live.",
+  live: "You are connected again.",
   reconnecting: "The connection is lost. Reconnecting.",
   offline: "You are offline. The connection comes back by itself.",
 };
@@ -15,14 +16,17 @@ export function connectionState(connection) {
   const now = h("button", { class: "link", type: "button", onclick: () => connection.reconnectNow() }, "Try now");
   const element = h("div", { class: "connection" }, h("span", { class: "dot", "aria-hidden": "true" }), words, now);
   let spoken = "connecting";
+  let explained = null;
 
   function update() {
-    const { name, retryAt } = connection.state;
+    const { name, retryAt, reason } = connection.state;
     element.dataset.state = name;
     now.hidden = !retryAt;
     fill(words, wordsOf(name, retryAt));
     if (name !== spoken && ANNOUNCED[name] && !(spoken === "connecting" && name === "live")) announce(ANNOUNCED[name]);
     spoken = name;
+    if (reason && reason !== explained) toast(reason, "error");
+    explained = reason ?? (name === "live" ? null : explained);
   }
 
   const forget = connection.on("state", update);

@@ -13,7 +13,7 @@ import { statusPill } from "./status_pill.js";
 const REFRESH_EVERY = 15_000; // milliseconds, while the page is looked at
 const INSTRUCTORS = ["owner", "instructor"];
 const GROUPS = [
-  { kind: "class", title: "Live classes", one: "Live class", icon: "hand", hint: "Class with hands, roster and chat" },
+  { kind: "class", title: "Live classes", one: "Live class", icon: "screen", hint: "Class with hands, roster and chat" },
   { kind: "lounge", title: "Lounges", one: "Lounge", icon: "chat", hint: "Chat of the whole course" },
   { kind: "group", title: "Groups", one: "Group", icon: "people", hint: "Chat of a group" },
 ];

@@ -8,6 +8,8 @@ import { icon } from "../ui/icons.js";
 import { roving } from "../ui/roving.js";
 import { toast } from "../ui/toast.js";
 
+const MOST_SHOWN = 200; // people
+
 export class People {
   #room;
   #handsCount = h("span", { class: "count" });
@@ -18,6 +20,7 @@ export class People {
   #people;
   #rove;
   #openedBy = null;
+  #onPointer = (event) => this.element.contains(event.target) || this.#hide();
 
   constructor(room, info) {
     this.#room = room;
@@ -38,7 +41,8 @@ export class People {
       ]),
       h("section", { class: "panel-section" }, h("h3", {}, "In the room", this.#peopleCount), people, this.#more),
     ]);
-    this.element.addEventListener("keydown", (event) => event.key === "Escape" && this.#openedBy && this.close());
+    this.element.addEventListener("keydown", (event) => event.key === "Escape" && this.close());
+    this.element.addEventListener("focusout", (event) => this.#contains(event.relatedTarget) || this.#hide());
     const redraw = perFrame(() => this.#update());
     room.on("changed", (part) => ["class", "people", "room"].includes(part) && redraw());
     this.#update();
@@ -48,16 +52,20 @@ export class People {
   open() {
     this.#openedBy = document.activeElement;
     this.element.dataset.open = "true";
+    document.addEventListener("pointerdown", this.#onPointer);
     this.element.querySelector(".panel-head button").focus();
   }
 
   close() {
-    delete this.element.dataset.open;
-    this.#openedBy?.focus();
-    this.#openedBy = null;
+    if (!this.#openedBy) return;
+    const opener = this.#openedBy;
+    this.#hide();
+    opener.focus();
   }
 
-  dispose() {}
+  dispose() {
+    this.#hide();
+  }
 
   #update() {
     const { classState, roster, me } = this.#room;
@@ -68,13 +76,24 @@ export class People {
     fill(this.#handsEmpty, hands.length === 0 && (classState?.status === "live" ? "Nobody has raised a hand." : "Hands can be raised while the class is live."));
     this.#handsEmpty.hidden = hands.length > 0;
 
-    const users = roster.users;
+    const users = roster.users.slice(0, MOST_SHOWN);
     const raised = new Set(hands.map((hand) => hand.user_id));
     this.#people.update(users.map((user) => this.#personRow(user, me, raised)));
     fill(this.#peopleCount, String(roster.count));
     const hidden = roster.count - users.length;
     this.#more.hidden = hidden <= 0;
     fill(this.#more, hidden > 0 && `and ${hidden} more`);
+  }
+
+  // No target: the focused control was redrawn, or the panel itself was clicked.
+  #contains(target) {
+    return !target || this.element.contains(target);
+  }
+
+  #hide() {
+    delete this.element.dataset.open;
+    this.#openedBy = null;
+    document.removeEventListener("pointerdown", this.#onPointer);
   }
 
   #handRow(hand, index) {
@@ -87,7 +106,8 @@ export class People {
           h("span", { class: "hand-place", "aria-hidden": "true" }, String(index + 1)),
           avatar({ id: hand.user_id, name: hand.name, avatar_url: null }, "small"),
           h("span", { class: "person-name" }, hand.name, h("span", { class: "detail" }, ` since ${clockTime(hand.raised_at)}`)),
-          canCall && h("button", { class: "button small primary", type: "button", "aria-label": `Call on ${hand.name}`, onclick: (event) => this.#callOn(hand, event.currentTarget) }, "Call on"),
+          canCall && this.#handButton("call_on", hand, { class: "button small primary", "aria-label": `Call on ${hand.name}` }, "Call on"),
+          canCall && this.#handButton("lower_hand", hand, { class: "button small quiet icon-only", "aria-label": `Lower the hand of ${hand.name}` }, icon("close")),
         ]),
     };
   }
@@ -103,19 +123,23 @@ export class People {
         h("li", { class: "person", "data-user": user.id }, [
           avatar(user, "small"),
           h("span", { class: "person-name" }, user.name, isMe && h("span", { class: "detail" }, " (you)")),
-          called && h("span", { class: "tag accent" }, "Called on"),
+          called && h("span", { class: "tag accent" }, "Called"),
           hand && h("span", { class: "hand-mark", title: "Hand raised" }, icon("hand"), h("span", { class: "visually-hidden" }, "Hand raised")),
         ]),
     };
   }
 
-  async #callOn(hand, button) {
-    button.disabled = true;
-    try {
-      await this.#room.command("call_on", { user_id: hand.user_id });
-    } catch (error) {
-      button.disabled = false;
-      toast(describe(error), "error");
-    }
+  #handButton(command, hand, attributes, content) {
+    const run = async () => {
+      button.disabled = true;
+      try {
+        await this.#room.command(command, { user_id: hand.user_id });
+      } catch (error) {
+        button.disabled = false;
+        toast(describe(error), "error");
+      }
+    };
+    const button = h("button", { type: "button", onclick: run, ...attributes }, content);
+    return button;
   }
 }

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from typing import Any
+
+import jwt
+import pytest
+from aiohttp import ClientResponse, ClientSession
+
+from modules.auth import User
+from server.metrics import REGISTRY
+from server.runtime import Runtime
+from tests.modules.auth.conftest import EMAIL, PASSWORD
+
+ADA = {"email": EMAIL, "password": PASSWORD}
+
+
+async def post(http: ClientSession, path: str, body: Any = None, token: str | None = None) -> ClientResponse:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    return await http.post(f"/api/auth/{path}", json=body, headers=headers)
+
+
+async def me(http: ClientSession, token: str) -> ClientResponse:
+    return await http.get("/api/auth/me", headers={"Authorization": f"Bearer {token}"})
+
+
+async def login(http: ClientSession) -> dict[str, Any]:
+    answer = await post(http, "login", ADA)
+    assert answer.status == 200
+    tokens: dict[str, Any] = await answer.json()
+    return tokens
+
+
+async def refusal(answer: ClientResponse) -> tuple[int, str]:
+    body = await answer.json()
+    return answer.status, body["code"]
+
+
+async def test_register_then_login_then_me(http: ClientSession) -> None:
+    before = REGISTRY.get_sample_value("user_registrations_total") or 0
+    answer = await post(http, "register", {"email": "Eve@Example.com", "password": PASSWORD, "name": " Eve "})
+    assert answer.status == 201
+    user = (await answer.json())["user"]
+    assert user == {
+        "id": user["id"],
+        "name": "Eve",
+        "avatar_url": None,
+        "email": "eve@example.com",
+        "role": "user",
+        "verified": False,
+    }
+    assert REGISTRY.get_sample_value("user_registrations_total") == before + 1
+    answer = await post(http, "login", {"email": "eve@example.com", "password": PASSWORD, "totp": "123456"})
+    tokens = await answer.json()
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert set(tokens) == {"access_token", "token_type", "expires_in", "refresh_token", "user"}
+    assert (tokens["token_type"], tokens["user"]) == ("Bearer", user)
+    assert await (await me(http, tokens["access_token"])).json() == user
+
+
+async def test_taken_address_is_a_conflict(http: ClientSession, ada: User) -> None:
+    answer = await post(http, "register", {**ADA, "email": "ADA@EXAMPLE.COM", "name": "Ada"})
+    assert await refusal(answer) == (409, "conflict")
+
+
+async def test_every_invalid_field_is_named(http: ClientSession) -> None:
+    answer = await post(http, "register", {"email": "a", "password": "short", "name": "\x00", "role": "admin"})
+    assert await refusal(answer) == (422, "invalid")
+    assert {error["loc"][0] for error in (await answer.json())["errors"]} == {"email", "password", "name", "role"}
+    assert "short" not in await answer.text()
+
+
+async def test_wrong_address_wrong_password_and_disabled_account_look_the_same(
+    http: ClientSession, rt: Runtime, ada: User
+) -> None:
+    answers = [
+        await post(http, "login", {**ADA, "password": "wrong"}),
+        await post(http, "login", {**ADA, "email": "nobody@example.com"}),
+        await post(http, "login", {**ADA, "email": "nonsense"}),
+    ]
+    async with rt.database.connection() as conn:
+        await conn.execute("UPDATE users SET disabled_at = now() WHERE id = $1", ada.id)
+    answers.append(await post(http, "login", ADA))
+    bodies = [await answer.json() for answer in answers]
+    assert {body["code"] for body in bodies} == {"invalid_credentials"}
+    assert len({(answer.status, body["detail"]) for answer, body in zip(answers, bodies, strict=True)}) == 1
+
+
+async def test_password_that_is_too_long_is_never_hashed(http: ClientSession, ada: User) -> None:
+    assert await refusal(await post(http, "login", {**ADA, "password": "x" * 129})) == (422, "invalid")
+
+
+async def test_login_survives_a_strange_user_agent(http: ClientSession, ada: User) -> None:
+    answer = await http.post("/api/auth/login", json=ADA, headers={"User-Agent": "\udcff\udc80 \u202e" + "x" * 999})
+    assert answer.status == 200
+
+
+async def test_refresh_answers_like_login(http: ClientSession, ada: User) -> None:
+    first = await login(http)
+    answer = await post(http, "refresh", {"refresh_token": first["refresh_token"]})
+    second = await answer.json()
+    assert answer.status == 200
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert set(second) == set(first)
+    assert second["refresh_token"] != first["refresh_token"]
+    assert second["user"] == first["user"]
+    assert (await me(http, second["access_token"])).status == 200
+
+
+async def test_reused_token_says_so_and_ends_the_session(http: ClientSession, ada: User) -> None:
+    first = await login(http)
+    second = await (await post(http, "refresh", {"refresh_token": first["refresh_token"]})).json()
+    third = await (await post(http, "refresh", {"refresh_token": second["refresh_token"]})).json()
+    answer = await post(http, "refresh", {"refresh_token": first["refresh_token"]})
+    assert await refusal(answer) == (401, "refresh_reused")
+    answer = await post(http, "refresh", {"refresh_token": third["refresh_token"]})
+    assert await refusal(answer) == (401, "unauthenticated")
+    assert await refusal(await me(http, third["access_token"])) == (401, "unauthenticated")
+
+
+@pytest.mark.parametrize("token", ["", "x", "a.b.c", "\x00"])
+async def test_garbage_is_no_refresh_token(http: ClientSession, token: str) -> None:
+    assert await refusal(await post(http, "refresh", {"refresh_token": token})) == (401, "unauthenticated")
+
+
+@pytest.mark.parametrize("path", ["logout", "logout-all"])
+async def test_logout_ends_the_session(http: ClientSession, ada: User, path: str) -> None:
+    tokens = await login(http)
+    answer = await post(http, path, token=tokens["access_token"])
+    assert (answer.status, await answer.read()) == (204, b"")
+    assert await refusal(await me(http, tokens["access_token"])) == (401, "unauthenticated")
+    answer = await post(http, "refresh", {"refresh_token": tokens["refresh_token"]})
+    assert await refusal(answer) == (401, "unauthenticated")
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "me"), ("POST", "logout"), ("POST", "logout-all")])
+async def test_private_routes_need_a_token(http: ClientSession, method: str, path: str) -> None:
+    for headers in ({}, {"Authorization": "Bearer x"}, {"Authorization": "Basic YTpi"}):
+        answer = await http.request(method, f"/api/auth/{path}", headers=headers)
+        assert await refusal(answer) == (401, "unauthenticated")
+
+
+async def test_refresh_token_is_no_access_token(http: ClientSession, ada: User) -> None:
+    tokens = await login(http)
+    assert await refusal(await me(http, tokens["refresh_token"])) == (401, "unauthenticated")
+    answer = await post(http, "refresh", {"refresh_token": tokens["access_token"]})
+    assert answer.status in (401, 422)
+
+
+async def test_published_keys_verify_our_tokens(http: ClientSession, rt: Runtime, ada: User) -> None:
+    token = (await login(http))["access_token"]
+    answer = await http.get("/api/auth/.well-known/jwks.json")
+    key = jwt.PyJWKSet.from_dict(await answer.json())[jwt.get_unverified_header(token)["kid"]]
+    issuer = rt.settings.auth.issuer
+    claims = jwt.decode(token, key, algorithms=["EdDSA"], audience=issuer, issuer=issuer)
+    assert claims["sub"] == str(ada.id)

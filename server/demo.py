@@ -47,7 +47,7 @@ STUDENTS = (
     "Tomasz Wójcik",
     "Uma Pillai",
     "Viktor Lindqvist",
-    "Wren Littlefeather",
+    "William Begay",
     "Ximena Rojas",
     "Yael Ben-David",
     "Zanele Dube",

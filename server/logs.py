@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import islice
 from types import TracebackType
 from typing import Any
 from uuid import UUID
@@ -31,7 +32,8 @@ sid_context: ContextVar[str | None] = ContextVar("sid", default=None)
 user_context: ContextVar[UUID | str | None] = ContextVar("user_id", default=None)
 
 _CONTEXT = (("request_id", request_context), ("sid", sid_context), ("user_id", user_context))
-_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_ATTRIBUTES = len(logging.makeLogRecord({}).__dict__)
+_STANDARD = frozenset(("message", "asctime"))
 _SAFE = re.compile(r"[!#-<>-~]+")  # printable ASCII without the blank, `"` and `=`
 _TRACE_FRAMES = 12  # innermost frames in a line of text; JSON has the whole trace
 _REMEMBERED = 1000  # messages that a rate limit keeps apart
@@ -174,7 +176,9 @@ def _second(moment: int) -> str:
 
 
 def _fields(record: logging.LogRecord) -> Fields:
-    fields = {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
+    # `extra` follows what every record has; what formatters of others have put behind it is not ours.
+    extra = islice(record.__dict__.items(), _ATTRIBUTES, None)
+    fields = {name: value for name, value in extra if name not in _STANDARD}
     for name, variable in _CONTEXT:
         value = variable.get()
         if value is not None:

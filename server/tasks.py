@@ -13,6 +13,8 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 RESTART_DELAY = 1.0  # seconds between a failed turn of a loop and the next
+STOP_PATIENCE = 0.5  # seconds that a cancelled task gets before it is cancelled again
+STOP_ATTEMPTS = 10
 
 
 class Tasks:
@@ -23,6 +25,7 @@ class Tasks:
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()
+        self._stopping = False
 
     def __len__(self) -> int:
         return len(self._running)
@@ -39,16 +42,22 @@ class Tasks:
         self.start(self._loop(turn, name, pause), name=name)
 
     async def stop(self) -> None:
-        """Cancel all that still runs and wait until it has ended."""
-        while self._running:
-            running = list(self._running)
-            for task in running:
+        """Cancel all that still runs and wait until it has ended.
+
+        Cancels again what goes on: asyncio loses a cancellation that meets the end of a timeout (cpython#86296), and
+        the clients of other servers are full of timeouts.
+        """
+        self._stopping = True
+        for _ in range(STOP_ATTEMPTS):
+            if not self._running:
+                return
+            for task in self._running:
                 task.cancel()
-            await asyncio.wait(running, timeout=5)
-            self._running.difference_update(running)
+            await asyncio.wait(self._running, timeout=STOP_PATIENCE)
+        logger.error("tasks do not end", extra={"tasks": sorted(task.get_name() for task in self._running)})
 
     async def _loop(self, turn: Callable[[], Awaitable[None]], name: str, pause: Callable[[], float]) -> None:
-        while True:
+        while not self._stopping:
             try:
                 await turn()
             except Exception:

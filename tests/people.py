@@ -112,7 +112,7 @@ class Client:
 
     async def close(self) -> None:
         await self.sio.disconnect()
-        await self.sio.wait()
+        await self.sio.eio.wait()
 
     def _remember(self, event: str, data: Any = None) -> None:
         self.received.append((event, data))

@@ -1,7 +1,7 @@
 """auth owns accounts, login sessions and tokens: `auth_sessions`, and `users` apart from what profile writes there.
 
 This is its front door; what is not exported here is private. `authenticate` is what the gateway and the namespaces ask
-who a caller is; `summaries` shows users to others; `ensure_user` and `hash_password` make the demo school.
+who a caller is; `summaries` shows users to others; `ensure_user` and `hash_password` are for whoever seeds accounts.
 """
 
 from modules.auth.authentication import authenticate

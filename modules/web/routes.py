@@ -1,6 +1,6 @@
 """HTTP: the page and its static files. It reads no database and knows no user.
 
-Only files that exist when the server starts are served, each under its exact name: no listing, no way out of the directory.
+Only files that exist at the start are served, each under its exact name: no listing, no way out of the directory.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from aiohttp import hdrs, web
 
 from server.gateway.body import promise_continue
-from server.gateway.dispatch import Authenticate, serve
+from server.gateway.dispatch import Authenticate, Dispatch
 from server.gateway.documents import add_documents
 from server.gateway.edge import SERVICE, Edge, Handler, Watch
 from server.gateway.endpoint import Route
@@ -41,30 +41,24 @@ def build_application(
         ValueError: two routes have the same method and path.
     """
     settings = rt.settings
-    edge = Edge(TrustedProxies(settings.http.trusted_proxies), Headers(settings.public_url, settings.http.cors_origins))
+    headers = Headers(settings.public_url, settings.http.cors_origins)
+    edge = Edge(TrustedProxies(settings.http.trusted_proxies), headers)
     application = web.Application(middlewares=[edge.middleware], client_max_size=settings.http.body_limit)
     application[EDGE] = edge
     application.on_response_prepare.append(edge.prepare)
     _refuse_duplicates(modules)
+    dispatch = Dispatch(rt, authenticate, headers)
     for module in modules:
         for route in module.routes:
-            _add_route(
-                application,
-                Watch(module.name, route.path, show_path=not route.endpoint.discreet),
-                route,
-                rt,
-                authenticate,
-            )
+            _add_route(application, dispatch, module.name, route)
     _add_own(application, settings.metrics.port, health)
     add_documents(application, modules, events_document)
     return application
 
 
-def _add_route(
-    application: web.Application, watch: Watch, route: Route, rt: Runtime, authenticate: Authenticate
-) -> None:
-    handler = serve(rt, authenticate, route.endpoint)
-    application[EDGE].watch(handler, watch)
+def _add_route(application: web.Application, dispatch: Dispatch, service: str, route: Route) -> None:
+    handler = dispatch.serve(route.endpoint)
+    application[EDGE].watch(handler, Watch(service, route.path, show_path=not route.endpoint.discreet))
     methods = [hdrs.METH_HEAD, hdrs.METH_GET] if route.method == hdrs.METH_GET else [route.method]
     for method in methods:
         application.router.add_route(method, route.path, handler, expect_handler=promise_continue)

@@ -6,12 +6,15 @@ aiohttp limits neither the time of a body nor that of a decompressed one, so not
 from __future__ import annotations
 
 import asyncio
+from typing import TypeVar
 
 from aiohttp import hdrs, web
 from aiohttp.web_protocol import RequestPayloadError
 
 from server.errors import DeadlineExceeded, Invalid, PayloadTooLarge
 from server.settings import Http
+
+T = TypeVar("T", bytes, bytearray)
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _JSON = "application/json"
@@ -90,7 +93,7 @@ async def read_json(request: web.Request, http: Http) -> bytes:
     await send_continue(request)
     try:
         if request.content.is_eof():  # nearly always: it came with the headers, so there is nothing to wait for
-            return await _read(request, http.body_limit)
+            return _within(http.body_limit, request.content.read_nowait())
         async with asyncio.timeout(http.body_timeout):
             return await _read(request, http.body_limit)
     except TimeoutError as error:
@@ -103,9 +106,14 @@ async def _read(request: web.Request, limit: int) -> bytes:
     body = bytearray()
     while chunk := await request.content.readany():
         body += chunk
-        if len(body) > limit:
-            raise PayloadTooLarge
+        _within(limit, body)
     return bytes(body)
+
+
+def _within(limit: int, body: T) -> T:
+    if len(body) > limit:
+        raise PayloadTooLarge
+    return body
 
 
 def _require_json(request: web.Request) -> None:

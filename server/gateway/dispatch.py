@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import hdrs, web
@@ -13,10 +14,14 @@ from pydantic import ValidationError
 from server import logs
 from server.actor import Actor
 from server.errors import DomainError, FieldError, Invalid, NotFound, Unauthenticated
+from server.gateway.answer import JsonAnswer
 from server.gateway.body import MalformedBody, read_json, refuse_content_encoding
 from server.gateway.edge import CLIENT_IP, REQUEST_ID
 from server.gateway.endpoint import Answer, Body, Call, Endpoint, Query
+from server.gateway.headers import Headers
 from server.gateway.schema import invalid, is_unparsable
+
+from server.settings import Http
 
 if TYPE_CHECKING:
     from server.runtime import Runtime
@@ -28,40 +33,53 @@ Serve = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Arguments = dict[str, Any]  # Any: as the handler's annotations say, checked by their adapters
 
 
-def serve(rt: Runtime, authenticate: Authenticate, endpoint: Endpoint) -> Serve:
-    """Make the aiohttp handler of an endpoint."""
-    http = rt.settings.http
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """What it takes to serve endpoints."""
 
-    async def answer(request: web.Request) -> web.StreamResponse:
-        refuse_content_encoding(request)
-        async with asyncio.timeout(http.request_timeout) as deadline:
-            identity = await _identify(rt, authenticate, request, public=endpoint.public)
-            arguments = _arguments(endpoint, request)
-            if endpoint.body is not None:
-                deadline.reschedule(None)  # a body has a time of its own
-                raw = await read_json(request, http)
-                deadline.reschedule(asyncio.get_running_loop().time() + http.request_timeout)
-                _add_body(arguments, endpoint.body, raw)
-            call = Call(rt, request, request[REQUEST_ID], request[CLIENT_IP], identity)
-            if not endpoint.streaming:
-                return _encode(endpoint, call, await endpoint.handler(call, **arguments))
-        return _encode(endpoint, call, await endpoint.handler(call, **arguments))
+    rt: Runtime
+    authenticate: Authenticate
+    headers: Headers
 
-    return answer
+    def serve(self, endpoint: Endpoint) -> Serve:
+        """Make the aiohttp handler of an endpoint."""
+        http = self.rt.settings.http
 
+        async def answer(request: web.Request) -> web.StreamResponse:
+            refuse_content_encoding(request)
+            async with asyncio.timeout(http.request_timeout) as deadline:
+                identity = await self._identify(request, public=endpoint.public)
+                arguments = _arguments(endpoint, request)
+                if endpoint.body is not None:
+                    _add_body(arguments, endpoint.body, await _read_body(request, http, deadline))
+                call = Call(self.rt, request, request[REQUEST_ID], request[CLIENT_IP], identity)
+                if not endpoint.streaming:
+                    return self._encode(endpoint, call, await endpoint.handler(call, **arguments))
+            return self._encode(endpoint, call, await endpoint.handler(call, **arguments))
 
-async def _identify(
-    rt: Runtime, authenticate: Authenticate, request: web.Request, *, public: bool
-) -> Actor | DomainError:
-    """Find the actor; on a public endpoint a bad token is no obstacle, until the handler asks who it is."""
-    try:
-        actor = await authenticate(rt, _token(request))
-    except DomainError as refusal:
-        if public:
-            return refusal
-        raise
-    logs.user_context.set(actor.user_id)
-    return actor
+        return answer
+
+    async def _identify(self, request: web.Request, *, public: bool) -> Actor | DomainError:
+        """Find the actor; on a public endpoint a bad token is no obstacle, until the handler asks who it is."""
+        try:
+            actor = await self.authenticate(self.rt, _token(request))
+        except DomainError as refusal:
+            if public:
+                return refusal
+            raise
+        logs.user_context.set(actor.user_id)
+        return actor
+
+    def _encode(self, endpoint: Endpoint, call: Call, answer: Answer) -> web.StreamResponse:
+        if isinstance(answer, web.StreamResponse):
+            return answer
+        if endpoint.answer is None or answer is None:
+            return web.Response(status=endpoint.status, headers=call.headers)
+        # Written as the declared type: a field that only a subclass has does not leak.
+        response = JsonAnswer(endpoint.status, endpoint.answer.dump_json(answer), self.headers)
+        if call.headers:
+            response.headers.update(call.headers)
+        return response
 
 
 def _token(request: web.Request) -> str:
@@ -96,6 +114,16 @@ def _parse_query(query: Query, given: MultiMapping[str]) -> object:
         raise invalid(error) from error
 
 
+async def _read_body(request: web.Request, http: Http, deadline: asyncio.Timeout) -> bytes:
+    """Read the body in a time of its own: that of the request begins when its last byte is here."""
+    if request.content.is_eof():
+        return await read_json(request, http)
+    deadline.reschedule(None)
+    body = await read_json(request, http)
+    deadline.reschedule(asyncio.get_running_loop().time() + http.request_timeout)
+    return body
+
+
 def _add_body(arguments: Arguments, body: Body, raw: bytes) -> None:
     if not raw and not body.required:
         return  # the handler's default
@@ -104,16 +132,3 @@ def _add_body(arguments: Arguments, body: Body, raw: bytes) -> None:
         arguments["body"] = body.adapter.validate_json(raw, strict=True)
     except ValidationError as error:
         raise MalformedBody() if is_unparsable(error) else invalid(error) from error
-
-
-def _encode(endpoint: Endpoint, call: Call, answer: Answer) -> web.StreamResponse:
-    if isinstance(answer, web.StreamResponse):
-        return answer
-    if endpoint.answer is None or answer is None:
-        return web.Response(status=endpoint.status, headers=call.headers)
-    # Written as the declared type: a field that only a subclass has does not leak.
-    body = endpoint.answer.dump_json(answer)
-    return web.Response(body=body, status=endpoint.status, headers={**call.headers, hdrs.CONTENT_TYPE: _JSON})
-
-
-_JSON = "application/json"

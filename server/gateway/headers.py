@@ -14,6 +14,7 @@ from multidict import CIMultiDict, istr
 from server.errors import Forbidden
 
 REQUEST_ID_HEADER = istr("X-Request-ID")
+SERVER = "Lectern"
 API_POLICY = "default-src 'none'; frame-ancestors 'none'"
 _SECURITY: Mapping[str, str] = {
     "Content-Security-Policy": API_POLICY,
@@ -48,11 +49,16 @@ class Headers:
         self._security = CIMultiDict({**_SECURITY, **(_TRANSPORT if secure else {})})
         self._origins = frozenset(origin.rstrip("/") for origin in cors_origins)
 
+        # What a JSON answer carries besides its own length, date and request id; empty if it depends on the request.
+        lines = {hdrs.CONTENT_TYPE: "application/json", hdrs.SERVER: SERVER, **self._security}
+        ready = "".join(f"{name}: {value}\r\n" for name, value in lines.items()) + "\r\n"
+        self.json_head = "" if self._origins else ready
+
     def add(self, request: web.BaseRequest, response: web.StreamResponse, request_id: str) -> None:
         """Complete the headers of an answer."""
         headers = response.headers
         headers[REQUEST_ID_HEADER] = request_id
-        headers[hdrs.SERVER] = "Lectern"  # aiohttp has put its version and Python's there
+        headers[hdrs.SERVER] = SERVER  # aiohttp has put its version and Python's there
         headers.merge(self._security)  # only those that are not there yet
         if self._origins:
             self._add_cors(request, response)

@@ -11,7 +11,6 @@ import pytest
 from server.database import Database
 from server.demo import seed_demo
 from server.settings import Settings
-from server.tasks import Tasks
 
 SCHOOL = """
     SELECT c.title, c.join_code, owner.email AS owner,

@@ -151,7 +151,7 @@ async def _answers(url: str) -> bool:
         reader, writer = await asyncio.open_connection(host, int(port))
     except OSError:
         return False
-    writer.write(b"GET /health/ready HTTP/1.1\r\n\r\n")
+    writer.write(f"GET /health/ready HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
     line = await reader.readline()
     writer.close()
     return b" 200 " in line

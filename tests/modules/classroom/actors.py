@@ -14,6 +14,7 @@ async def actor_of(rt: Runtime, name: str) -> Actor:
         row = await conn.fetchrow(
             "SELECT id, role, profile_data ->> 'name' AS name FROM users WHERE email = $1", f"{name}@example.com"
         )
+    assert row is not None, name
     return Actor(row["id"], row["name"], None, row["role"], UUID(int=0), float("inf"))
 
 

@@ -140,7 +140,7 @@ async def test_of_two_owners_who_leave_at_once_one_stays(rt):
         *(service.remove_member(rt, actor, course_id, actor.user_id) for actor in (teacher, anna)),
         return_exceptions=True,
     )
-    assert sorted(type(result) for result in results if result) == [LastOwner]
+    assert [type(result) for result in results if result] == [LastOwner]
 
 
 async def test_a_change_of_an_older_version_is_refused(rt):
@@ -150,6 +150,14 @@ async def test_a_change_of_an_older_version_is_refused(rt):
     assert changed.title == "Astronomy"
     with pytest.raises(Stale):
         await service.change_course(rt, teacher, course_id, title="Astrology", description=None, match=seen)
+
+
+async def test_a_room_renamed_meanwhile_is_not_renamed_again(rt):
+    teacher, room_id = await actor_of(rt, "teacher"), await room_of(rt, "Lounge")
+    seen = Match((await service.get_room(rt, teacher, room_id)).updated_at)
+    assert (await service.change_room(rt, teacher, room_id, name="Bar", match=seen)).name == "Bar"
+    with pytest.raises(Stale):
+        await service.change_room(rt, teacher, room_id, name="Pub", match=seen)
 
 
 async def test_a_deleted_course_takes_its_rooms_along(rt):

@@ -53,7 +53,7 @@ class Served:
         async with self.request(method, path, **options) as answer:
             return answer.status, await answer.json(content_type=None)
 
-    async def raw(self, request: bytes, *, then: bytes = b"", after: float = 0.0) -> bytes:
+    async def raw(self, request: bytes, *, then: bytes = b"", after: float = 0.0, quiet: float = 0.5) -> bytes:
         """Send bytes on a connection of their own and read until the server closes it or is silent for a while."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
@@ -63,7 +63,7 @@ class Served:
             received = b""
             while True:
                 try:
-                    chunk = await asyncio.wait_for(reader.read(65536), 1.5)
+                    chunk = await asyncio.wait_for(reader.read(65536), quiet)
                 except (TimeoutError, ConnectionResetError):
                     return received
                 if not chunk:

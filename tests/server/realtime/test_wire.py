@@ -1,8 +1,10 @@
+import asyncio
 import json
 from uuid import UUID, uuid4
 
 import pytest
-from aiohttp._websocket.reader import WebSocketReader
+from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
+from aiohttp.base_protocol import BaseProtocol
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,20 +23,10 @@ def test_a_payload_survives_its_frame(size):
 
 @pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536])
 async def test_a_frame_is_read_by_an_independent_parser(size):
-    read = []
-
-    class Queue:
-        def feed_data(self, message, *_):
-            read.append(message)
-
-        def feed_eof(self): ...
-
-        def set_exception(self, error, *_):
-            raise error
-
-    reader = WebSocketReader(Queue(), 1 << 20, False)  # type: ignore[arg-type]
-    reader.feed_data(wire.frame(b"x" * size) + wire.frame(b"end"))
-    assert [bytes(message.data, "ascii") for message in read] == [b"x" * size, b"end"]
+    loop = asyncio.get_running_loop()
+    queue = WebSocketDataQueue(BaseProtocol(loop), 1 << 20, loop=loop)
+    WebSocketReader(queue, 1 << 20, False, True).feed_data(wire.frame(b"x" * size) + wire.frame(b"end"))
+    assert [(await queue.read()).data for _ in range(2)] == ["x" * size, "end"]
 
 
 def test_an_event_is_the_stored_bytes_with_its_place_in_front():

@@ -15,7 +15,8 @@ export class Api {
   /** POST with a key, so that the same creation sent twice happens once. */
   create = (path, body, key = newId()) => this.#call("POST", path, body, { "Idempotency-Key": key });
 
-  courses = (cursor) => this.get(`/api/classroom/courses?limit=100${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`);
+  courses = (cursor) =>
+    this.get(`/api/classroom/courses?limit=100${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`);
   course = (courseId) => this.get(`/api/classroom/courses/${courseId}`);
   rooms = (courseId) => this.get(`/api/classroom/courses/${courseId}/rooms?limit=200`);
   room = (roomId) => this.get(`/api/classroom/rooms/${roomId}`);
@@ -23,7 +24,7 @@ export class Api {
   createCourse = (title, description) => this.create("/api/classroom/courses", { title, description });
   joinCourse = (code) => this.create("/api/classroom/courses/join", { code });
   createRoom = (courseId, name, kind) => this.create(`/api/classroom/courses/${courseId}/rooms`, { name, kind });
-  createInvite = (courseId) => this.create(`/api/classroom/courses/${courseId}/invites`, {});
+  unread = () => this.get("/api/chat/unread");
 
   async #call(method, path, body, headers) {
     try {

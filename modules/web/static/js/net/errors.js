@@ -2,7 +2,11 @@
 
 /** A request or command that did not succeed. `code` is the contract's; "network", "timeout" and "disconnected" are ours. */
 export class RequestError extends Error {
-  constructor(code, message, { status = 0, retryable = false, retryAfterMs = null, errors = [], requestId = null } = {}) {
+  constructor(
+    code,
+    message,
+    { status = 0, retryable = false, retryAfterMs = null, errors = [], requestId = null } = {},
+  ) {
     super(message);
     Object.assign(this, { code, status, retryable, retryAfterMs, errors, requestId });
   }

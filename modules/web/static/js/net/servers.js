@@ -1,7 +1,15 @@
 // The servers that this page may talk to: its own, then those of <meta name="lectern-servers">, comma separated.
 
 const named = document.querySelector('meta[name="lectern-servers"]')?.content ?? "";
-const list = [...new Set([window.location.origin, ...named.split(",").map((url) => url.trim()).filter(Boolean)])];
+const list = [
+  ...new Set([
+    window.location.origin,
+    ...named
+      .split(",")
+      .map((url) => url.trim())
+      .filter(Boolean),
+  ]),
+];
 let position = 0;
 
 export function currentServer() {

@@ -35,7 +35,10 @@ export class Connection extends Emitter {
     this.#session = session;
     session.on("signed-out", () => this.#stop("ended"));
     window.addEventListener("online", () => this.reconnectNow());
-    window.addEventListener("offline", () => this.state.name === "reconnecting" && this.#setState("offline", this.state));
+    window.addEventListener(
+      "offline",
+      () => this.state.name === "reconnecting" && this.#setState("offline", this.state),
+    );
     document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && this.reconnectNow());
   }
 
@@ -87,7 +90,11 @@ export class Connection extends Emitter {
   #attach(channel) {
     const attempt = this.#attempt;
     const socket = this.#manager.socket(channel.namespace, {
-      auth: (give) => this.#session.accessToken().then((token) => give({ token }), () => give({})),
+      auth: (give) =>
+        this.#session.accessToken().then(
+          (token) => give({ token }),
+          () => give({}),
+        ),
     });
     socket.on("connect", () => this.#connected(attempt));
     socket.on("connect_error", (error) => this.#refused(attempt, error));

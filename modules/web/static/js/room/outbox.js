@@ -44,7 +44,7 @@ export class Outbox {
     if (this.#draining) return;
     this.#draining = true;
     try {
-      for (let item; (item = this.items.find((each) => each.state === "pending")); ) {
+      for (let item; (item = this.items.find((each) => each.state === "pending"));) {
         if (!(await this.#deliver(item))) break;
       }
     } finally {
@@ -65,7 +65,12 @@ export class Outbox {
   }
 
   #update() {
-    const kept = this.items.map(({ id, text, at, state }) => ({ id, text, at, state: state === "sent" ? "pending" : state }));
+    const kept = this.items.map(({ id, text, at, state }) => ({
+      id,
+      text,
+      at,
+      state: state === "sent" ? "pending" : state,
+    }));
     if (kept.length) sessionStorage.setItem(this.#key, JSON.stringify(kept));
     else sessionStorage.removeItem(this.#key);
     this.#changed();

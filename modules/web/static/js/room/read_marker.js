@@ -7,27 +7,25 @@ export class ReadMarker {
   #read = 0;
   #told = 0;
   #timer = null;
-  #key;
   #tell;
   #changed;
 
-  constructor({ key, tell, changed }) {
-    this.#key = key;
+  constructor({ tell, changed }) {
     this.#tell = tell;
     this.#changed = changed;
   }
 
-  /** The room was entered and its log ends at `head`. What came since the last visit is new. */
-  begin(head) {
-    this.#read = Math.min(Number(localStorage.getItem(this.#key) ?? head), head);
-    this.newAfter = this.#read < head ? this.#read : null;
+  /** The room was entered and its log ends at `head`. What came since the last visit is new; on the first visit nothing. */
+  begin(head, readSeq) {
+    this.#read = Math.min(readSeq ?? head, head);
+    this.#told = this.#read;
+    this.newAfter = this.#read > 0 && this.#read < head ? this.#read : null;
   }
 
   /** Everything up to `seq` was on the screen. */
   reached(seq) {
     if (seq <= this.#read) return;
     this.#read = seq;
-    localStorage.setItem(this.#key, String(seq));
     this.#timer ??= setTimeout(() => this.flush(), TELL_EVERY);
   }
 

@@ -42,6 +42,7 @@ export class Room extends Emitter {
   marker;
   #channel;
   #api;
+  #readSeq;
   #epoch = null;
   #last = null; // seq of the last event applied
   #earliest = null; // seq of the first event loaded
@@ -53,12 +54,14 @@ export class Room extends Emitter {
   #loading = null;
   #refetch = null;
 
-  constructor({ id, me, channel, api }) {
+  /** `readSeq` is how far the person has read, as the server knows it; null when it could not be asked. */
+  constructor({ id, me, channel, api, readSeq }) {
     super();
     this.id = id;
     this.me = me;
     this.#channel = channel;
     this.#api = api;
+    this.#readSeq = readSeq;
     this.typing = new Typing({
       announce: (on) => this.#tell("typing", { on }),
       changed: () => this.emit("changed", "typing"),
@@ -69,7 +72,6 @@ export class Room extends Emitter {
       changed: () => this.emit("changed", "timeline"),
     });
     this.marker = new ReadMarker({
-      key: `lectern.read.${me.id}.${id}`,
       tell: (seq) => this.#tell("read", { seq }),
       changed: () => this.emit("changed", "read"),
     });
@@ -182,7 +184,7 @@ export class Room extends Emitter {
     ack.events.forEach((event) => event.type === "message" && this.outbox.remove(event.data.id));
     this.#earliest = ack.events[0]?.seq ?? ack.seq + 1;
     this.hasEarlier = this.#earliest > 1;
-    if (first) this.marker.begin(ack.seq);
+    if (first) this.marker.begin(ack.seq, this.#readSeq);
   }
 
   #replay() {
@@ -234,7 +236,7 @@ export class Room extends Emitter {
     this.timeline.append(event);
     if (event.type === "message") {
       this.outbox.remove(event.data.id);
-      if (event.actor) this.typing.heard(event.actor, false);
+      if (event.actor) this.typing.heard(event.actor.id, event.actor.name, false);
     }
     if (!this.classState) return;
     const before = this.classState;
@@ -243,11 +245,12 @@ export class Room extends Emitter {
   }
 
   #ephemeral(name, payload) {
-    const user = payload.user ?? payload.actor;
-    if (name === "typing" && user && user.id !== this.me.id) this.typing.heard(user, payload.on);
+    if (name === "typing" && payload.user_id !== this.me.id)
+      this.typing.heard(payload.user_id, payload.name, payload.on);
     if (name === "read" && payload.user_id === this.me.id) this.marker.heard(payload.seq);
     const roster = this.roster.apply(name, payload);
-    if (roster === "stale") this.#refetch ??= setTimeout(() => this.#fetchParticipants(), REFETCH_WAIT * (1 + Math.random()));
+    if (roster === "stale")
+      this.#refetch ??= setTimeout(() => this.#fetchParticipants(), REFETCH_WAIT * (1 + Math.random()));
     if (roster) this.emit("changed", "people");
   }
 

@@ -52,7 +52,15 @@ export class Timeline {
   }
 
   #messageOf({ seq, at, actor, data }) {
-    const entry = { kind: "message", key: data.id ?? `redacted:${seq}`, seq, at, actor, id: data.id, text: data.text ?? null };
+    const entry = {
+      kind: "message",
+      key: data.id ?? `redacted:${seq}`,
+      seq,
+      at,
+      actor,
+      id: data.id,
+      text: data.text ?? null,
+    };
     if (entry.text !== null) Object.assign(entry, this.#changes.get(data.id)?.change);
     if (data.id) this.#messages.set(data.id, entry);
     return entry;

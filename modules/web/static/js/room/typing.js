@@ -19,13 +19,14 @@ export class Typing {
     return [...this.#writers.values()].map((writer) => writer.name);
   }
 
-  heard(user, on) {
-    this.#forget(user.id);
+  heard(userId, name, on) {
+    const known = this.#writers.has(userId);
+    this.#forget(userId);
     if (on) {
-      const timer = setTimeout(() => this.heard(user, false), FORGET_AFTER);
-      this.#writers.set(user.id, { name: user.name, timer });
+      const timer = setTimeout(() => this.heard(userId, name, false), FORGET_AFTER);
+      this.#writers.set(userId, { name, timer });
     }
-    this.#changed();
+    if (known !== on) this.#changed();
   }
 
   wrote() {

@@ -13,7 +13,10 @@ export function avatar(user, size = "medium") {
 function initialsOf(name) {
   const words = name.trim().split(/\s+/);
   const chosen = words.length > 1 ? [words[0], words.at(-1)] : words;
-  return chosen.map((word) => [...word][0] ?? "").join("").toUpperCase();
+  return chosen
+    .map((word) => [...word][0] ?? "")
+    .join("")
+    .toUpperCase();
 }
 
 function toneOf(id) {

@@ -9,7 +9,11 @@ export function openDialog(title, build) {
   const dialog = h("dialog", { class: "dialog", "aria-labelledby": "dialog-title" }, [
     h("div", { class: "dialog-head" }, [
       h("h2", { id: "dialog-title" }, title),
-      h("button", { class: "button quiet icon-only", type: "button", "aria-label": "Close", onclick: close }, icon("close")),
+      h(
+        "button",
+        { class: "button quiet icon-only", type: "button", "aria-label": "Close", onclick: close },
+        icon("close"),
+      ),
     ]),
     build(close),
   ]);

@@ -24,7 +24,13 @@ export function field(label, attributes, hint = null) {
 export function form({ fields, action, submit, buttons = [] }) {
   const error = h("p", { class: "form-error", role: "alert" });
   const button = h("button", { class: "button primary", type: "submit" }, action);
-  const element = h("form", { class: "form", novalidate: true }, fields, error, h("div", { class: "form-buttons" }, buttons, button));
+  const element = h(
+    "form",
+    { class: "form", novalidate: true },
+    fields,
+    error,
+    h("div", { class: "form-buttons" }, buttons, button),
+  );
 
   element.addEventListener("submit", async (event) => {
     event.preventDefault();

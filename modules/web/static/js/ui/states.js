@@ -5,7 +5,12 @@ import { h } from "./dom.js";
 import { icon } from "./icons.js";
 
 export function loading(text = "Loading …") {
-  return h("div", { class: "state", role: "status" }, h("span", { class: "spinner", "aria-hidden": "true" }), h("p", {}, text));
+  return h(
+    "div",
+    { class: "state", role: "status" },
+    h("span", { class: "spinner", "aria-hidden": "true" }),
+    h("p", {}, text),
+  );
 }
 
 export function empty({ icon: name, title, text, actions = [] }) {

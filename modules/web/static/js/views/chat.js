@@ -14,7 +14,13 @@ export class Chat {
   constructor(room, info) {
     this.#list = new MessageList(room);
     const composer = new Composer(room, info, { onSent: () => this.#list.toEnd() });
-    this.element = h("section", { class: "chat", "aria-label": "Chat" }, this.#list.element, this.#typing, composer.element);
+    this.element = h(
+      "section",
+      { class: "chat", "aria-label": "Chat" },
+      this.#list.element,
+      this.#typing,
+      composer.element,
+    );
     const redraw = perFrame(() => fill(this.#typing, typingLine(room.typing.names)));
     room.on("changed", (part) => part === "typing" && redraw());
   }

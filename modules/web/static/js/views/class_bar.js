@@ -23,7 +23,12 @@ export class ClassBar {
   constructor(room, info, { onPeople }) {
     this.#room = room;
     this.#info = info;
-    const people = h("button", { class: "button people-button", type: "button", onclick: onPeople }, icon("people"), this.#peopleCount);
+    const people = h(
+      "button",
+      { class: "button people-button", type: "button", onclick: onPeople },
+      icon("people"),
+      this.#peopleCount,
+    );
     this.element = h("div", { class: "room-top" }, [
       h("div", { class: "room-head" }, [
         h("div", { class: "room-title" }, h("h1", {}, info.name), this.#status),
@@ -47,7 +52,12 @@ export class ClassBar {
 
   #update() {
     const people = plural(this.#room.roster.count, "person", "people");
-    fill(this.#peopleCount, h("span", { "aria-hidden": "true" }, String(this.#room.roster.count)), h("span", { class: "visually-hidden" }, `Show people: ${people} here`), this.#handsBadge());
+    fill(
+      this.#peopleCount,
+      h("span", { "aria-hidden": "true" }, String(this.#room.roster.count)),
+      h("span", { class: "visually-hidden" }, `Show people: ${people} here`),
+      this.#handsBadge(),
+    );
     if (this.#info.kind === "class") this.#updateClass();
   }
 
@@ -62,11 +72,14 @@ export class ClassBar {
   // Buttons are made anew only when something about them changes: the focus stays where it is.
   #updateControls(status) {
     const buttons = this.#buttons(status);
-    const signature = JSON.stringify([buttons.map(({ node, ...rest }) => rest), [...this.#busy]]);
+    const signature = JSON.stringify([buttons, [...this.#busy]]);
     if (signature === this.#drawn) return;
     this.#drawn = signature;
     const focused = document.activeElement?.dataset?.command;
-    fill(this.#controls, buttons.map((button) => this.#button(button)));
+    fill(
+      this.#controls,
+      buttons.map((button) => this.#button(button)),
+    );
     if (focused) this.#controls.querySelector(`[data-command="${focused}"]`)?.focus();
   }
 
@@ -86,10 +99,23 @@ export class ClassBar {
       });
     }
     if (this.#room.can("start_class") && status !== "live") {
-      buttons.push({ command: "start_class", slot: "class", text: status === "ended" ? "Start again" : "Start class", icon: "play", style: "button primary" });
+      buttons.push({
+        command: "start_class",
+        slot: "class",
+        text: status === "ended" ? "Start again" : "Start class",
+        icon: "play",
+        style: "button primary",
+      });
     }
     if (this.#room.can("end_class") && status === "live") {
-      buttons.push({ command: "end_class", slot: "class", text: "End class", icon: "stop", style: "button", ask: true });
+      buttons.push({
+        command: "end_class",
+        slot: "class",
+        text: "End class",
+        icon: "stop",
+        style: "button",
+        ask: true,
+      });
     }
     return buttons;
   }
@@ -114,7 +140,12 @@ export class ClassBar {
 
   #askToEnd() {
     const run = () => this.#run("end_class", "class");
-    confirm({ title: "End the class?", text: "Raised hands are cleared. The chat stays open, and you can start the class again.", action: "End class", run });
+    confirm({
+      title: "End the class?",
+      text: "Raised hands are cleared. The chat stays open, and you can start the class again.",
+      action: "End class",
+      run,
+    });
   }
 
   async #run(command, slot) {
@@ -142,7 +173,10 @@ export class ClassBar {
 
   #handsBadge() {
     const count = this.#state?.hands.length ?? 0;
-    return count > 0 && h("span", { class: "badge" }, icon("hand"), String(count), h("span", { class: "visually-hidden" }, " raised"));
+    return (
+      count > 0 &&
+      h("span", { class: "badge" }, icon("hand"), String(count), h("span", { class: "visually-hidden" }, " raised"))
+    );
   }
 
   #tick() {

@@ -20,7 +20,13 @@ export class Composer {
     this.#room = room;
     this.#key = `lectern.draft.${room.me.id}.${room.id}`;
     this.#onSent = onSent;
-    this.#text = h("textarea", { class: "composer-text", rows: 1, placeholder: `Write to ${info.name}`, "aria-label": "Message", enterkeyhint: "send" });
+    this.#text = h("textarea", {
+      class: "composer-text",
+      rows: 1,
+      placeholder: `Write to ${info.name}`,
+      "aria-label": "Message",
+      enterkeyhint: "send",
+    });
     this.#form = h("form", { class: "composer" }, [
       this.#text,
       this.#left,
@@ -76,7 +82,7 @@ export class Composer {
   }
 
   #allow() {
-    const mayWrite = this.#room.can("message") || !this.#room.you.role;
+    const mayWrite = this.#room.can("message") || !this.#room.info;
     this.#form.hidden = !mayWrite;
     this.#readOnly.hidden = mayWrite;
   }

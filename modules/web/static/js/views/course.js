@@ -7,13 +7,19 @@ import { plural } from "../ui/format.js";
 import { icon } from "../ui/icons.js";
 import { empty, failed, loading } from "../ui/states.js";
 import { toast } from "../ui/toast.js";
-import { describe } from "../net/errors.js";
 import { statusPill } from "./status_pill.js";
 
 const REFRESH_EVERY = 15_000; // milliseconds, while the page is looked at
+const MOST_UNREAD = 99;
 const INSTRUCTORS = ["owner", "instructor"];
 const GROUPS = [
-  { kind: "class", title: "Live classes", one: "Live class", icon: "screen", hint: "Class with hands, roster and chat" },
+  {
+    kind: "class",
+    title: "Live classes",
+    one: "Live class",
+    icon: "screen",
+    hint: "Class with hands, roster and chat",
+  },
   { kind: "lounge", title: "Lounges", one: "Lounge", icon: "chat", hint: "Chat of the whole course" },
   { kind: "group", title: "Groups", one: "Group", icon: "people", hint: "Chat of a group" },
 ];
@@ -26,20 +32,29 @@ export function courseView({ api, go, setCrumbs }, { courseId }) {
 
   async function load() {
     try {
-      const [found, page] = await Promise.all([api.course(courseId), api.rooms(courseId)]);
+      const [found, page] = await Promise.all([api.course(courseId), roomsWithUnread()]);
       course = found;
-      setCrumbs(course.title, [["My courses", "/courses"], [course.title, `/courses/${courseId}`]]);
+      setCrumbs(course.title, [
+        ["My courses", "/courses"],
+        [course.title, `/courses/${courseId}`],
+      ]);
       fill(element, heading(), rooms);
-      showRooms(page.items);
+      showRooms(page);
     } catch (error) {
       fill(element, failed(error, load));
     }
   }
 
+  async function roomsWithUnread() {
+    const [found, unread] = await Promise.all([api.rooms(courseId), api.unread().catch(() => ({ items: [] }))]);
+    const counts = new Map(unread.items.map((item) => [item.room_id, item.unread]));
+    return found.items.map((room) => ({ ...room, unread: counts.get(room.id) ?? 0 }));
+  }
+
   async function refresh() {
     if (!course || document.visibilityState !== "visible") return;
     try {
-      showRooms((await api.rooms(courseId)).items);
+      showRooms(await roomsWithUnread());
     } catch (error) {
       console.warn("The rooms could not be refreshed.", error.code);
     }
@@ -60,10 +75,11 @@ export function courseView({ api, go, setCrumbs }, { courseId }) {
         course.description && h("p", { class: "lead" }, course.description),
         h("p", { class: "detail" }, plural(course.member_count, "member")),
       ]),
-      teaches && h("div", { class: "page-actions" }, [
-        h("button", { class: "button", type: "button", onclick: invite }, "Invite"),
-        h("button", { class: "button primary", type: "button", onclick: createRoom }, icon("plus"), "New room"),
-      ]),
+      teaches &&
+        h("div", { class: "page-actions" }, [
+          course.join_code && h("button", { class: "button", type: "button", onclick: invite }, "Invite"),
+          h("button", { class: "button primary", type: "button", onclick: createRoom }, icon("plus"), "New room"),
+        ]),
     ]);
   }
 
@@ -77,13 +93,8 @@ export function courseView({ api, go, setCrumbs }, { courseId }) {
     );
   }
 
-  async function invite() {
-    try {
-      const { code } = await api.createInvite(courseId);
-      openDialog("Invite to this course", () => inviteCode(code));
-    } catch (error) {
-      toast(describe(error), "error");
-    }
+  function invite() {
+    openDialog("Invite to this course", () => inviteCode(course.join_code));
   }
 
   load();
@@ -106,21 +117,35 @@ function roomGroup(group, items, courseId) {
   const headingId = `rooms-${group.kind}`;
   return h("section", { class: "room-group", "aria-labelledby": headingId }, [
     h("h2", { id: headingId }, group.title),
-    h("ul", { class: "room-list" }, members.map((room) => roomLine(room, group, courseId))),
+    h(
+      "ul",
+      { class: "room-list" },
+      members.map((room) => roomLine(room, group, courseId)),
+    ),
   ]);
 }
 
 function roomLine(room, group, courseId) {
-  return h("li", {}, h("a", { class: "room-line", "data-status": room.status, href: `#/courses/${courseId}/rooms/${room.id}` }, [
-    h("span", { class: "room-icon" }, icon(group.icon)),
-    h("span", { class: "room-name" }, h("strong", {}, room.name), h("span", {}, group.hint)),
-    room.kind === "class" && statusPill(room.status),
-    h("span", { class: "room-go" }, icon("chevron")),
-  ]));
+  return h(
+    "li",
+    {},
+    h("a", { class: "room-line", "data-status": room.status, href: `#/courses/${courseId}/rooms/${room.id}` }, [
+      h("span", { class: "room-icon" }, icon(group.icon)),
+      h("span", { class: "room-name" }, h("strong", {}, room.name), h("span", {}, group.hint)),
+      room.unread > 0 &&
+        h("span", { class: "tag accent" }, room.unread > MOST_UNREAD ? `${MOST_UNREAD}+` : room.unread, " new"),
+      room.kind === "class" && statusPill(room.status),
+      h("span", { class: "room-go" }, icon("chevron")),
+    ]),
+  );
 }
 
 function noRooms() {
-  return empty({ icon: "chat", title: "No rooms yet", text: "As soon as a live class or a lounge is made here, you will find it on this page." });
+  return empty({
+    icon: "chat",
+    title: "No rooms yet",
+    text: "As soon as a live class or a lounge is made here, you will find it on this page.",
+  });
 }
 
 function roomForm(submit) {
@@ -148,6 +173,10 @@ function inviteCode(code) {
   return h("div", { class: "form" }, [
     h("p", {}, "Whoever has this code can join the course as a learner:"),
     h("p", { class: "invite-code" }, code),
-    h("div", { class: "form-buttons" }, h("button", { class: "button primary", type: "button", onclick: copy }, icon("copy"), "Copy the code")),
+    h(
+      "div",
+      { class: "form-buttons" },
+      h("button", { class: "button primary", type: "button", onclick: copy }, icon("copy"), "Copy the code"),
+    ),
   ]);
 }

@@ -7,7 +7,13 @@ import { plural } from "../ui/format.js";
 import { icon } from "../ui/icons.js";
 import { empty, failed, loading } from "../ui/states.js";
 
-const ROLE_NAMES = { owner: "Owner", instructor: "Instructor", assistant: "Assistant", learner: "Learner", observer: "Observer" };
+const ROLE_NAMES = {
+  owner: "Owner",
+  instructor: "Instructor",
+  assistant: "Assistant",
+  learner: "Learner",
+  observer: "Observer",
+};
 
 export function coursesView({ api, go }) {
   const list = h("div", {}, loading("Loading your courses …"));
@@ -84,7 +90,14 @@ function joinForm(api, close, opened) {
     fields: [
       field(
         "Code",
-        { name: "code", required: true, autocomplete: "off", autocapitalize: "characters", spellcheck: "false", maxlength: 40 },
+        {
+          name: "code",
+          required: true,
+          autocomplete: "off",
+          autocapitalize: "characters",
+          spellcheck: "false",
+          maxlength: 40,
+        },
         "Your teacher has it, for example ASTRO101.",
       ),
     ],

@@ -30,7 +30,12 @@ export class MessageList {
   constructor(room) {
     this.#room = room;
     this.#rows = new KeyedList(this.#items);
-    this.#log = h("div", { class: "log", role: "log", "aria-live": "off", "aria-label": "Messages", tabindex: "0" }, this.#earlier, this.#items);
+    this.#log = h(
+      "div",
+      { class: "log", role: "log", "aria-live": "off", "aria-label": "Messages", tabindex: "0" },
+      this.#earlier,
+      this.#items,
+    );
     this.element = h("div", { class: "log-place" }, this.#log, this.#jump);
     this.#log.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     this.#observer.observe(this.#log);
@@ -62,7 +67,14 @@ export class MessageList {
   /** What the list shows, as rows for KeyedList. */
   #plan() {
     const { timeline, outbox, marker, me } = this.#room;
-    const waiting = outbox.items.map((item) => ({ kind: "message", key: item.id, actor: me, mine: item, ...item, seq: Infinity }));
+    const waiting = outbox.items.map((item) => ({
+      kind: "message",
+      key: item.id,
+      actor: me,
+      mine: item,
+      ...item,
+      seq: Infinity,
+    }));
     const entries = [...timeline.entries, ...waiting];
     const lastOwn = timeline.entries.findLast((entry) => entry.kind === "message" && entry.actor?.id === me.id);
     const rows = [];
@@ -79,7 +91,11 @@ export class MessageList {
         previous = null;
       }
       const grouped = belongTogether(previous, entry);
-      rows.push(entry.kind === "message" ? messageRow(entry, this.#room, { grouped, delivered: entry === lastOwn }) : noticeRow(entry));
+      rows.push(
+        entry.kind === "message"
+          ? messageRow(entry, this.#room, { grouped, delivered: entry === lastOwn })
+          : noticeRow(entry),
+      );
       previous = entry;
     }
     return rows;
@@ -87,16 +103,33 @@ export class MessageList {
 
   #updateEarlier() {
     const { hasEarlier, timeline } = this.#room;
-    const state = !this.#room.you.role ? "joining" : this.#loading ? "loading" : hasEarlier ? "more" : timeline.entries.length ? "start" : "empty";
+    const state = !this.#room.info
+      ? "joining"
+      : this.#loading
+        ? "loading"
+        : hasEarlier
+          ? "more"
+          : timeline.entries.length
+            ? "start"
+            : "empty";
     if (this.#earlier.dataset.state === state) return;
     this.#earlier.dataset.state = state;
-    fill(this.#earlier, {
-      joining: () => h("p", { role: "status" }, h("span", { class: "spinner", "aria-hidden": "true" }), "Joining …"),
-      loading: () => h("p", {}, "Loading earlier messages …"),
-      more: () => h("button", { class: "button small", type: "button", onclick: () => this.#loadEarlier() }, "Earlier messages"),
-      start: () => h("p", {}, "This is the beginning of the room."),
-      empty: () => h("div", { class: "log-empty" }, icon("chat"), h("p", {}, "No messages yet. Say hello to the room.")),
-    }[state]());
+    fill(
+      this.#earlier,
+      {
+        joining: () => h("p", { role: "status" }, h("span", { class: "spinner", "aria-hidden": "true" }), "Joining …"),
+        loading: () => h("p", {}, "Loading earlier messages …"),
+        more: () =>
+          h(
+            "button",
+            { class: "button small", type: "button", onclick: () => this.#loadEarlier() },
+            "Earlier messages",
+          ),
+        start: () => h("p", {}, "This is the beginning of the room."),
+        empty: () =>
+          h("div", { class: "log-empty" }, icon("chat"), h("p", {}, "No messages yet. Say hello to the room.")),
+      }[state](),
+    );
   }
 
   async #loadEarlier() {

@@ -45,7 +45,9 @@ export function messageRow(entry, room, { grouped, delivered }) {
         h("div", { class: "message-body" }, [
           head(entry, own, grouped),
           textOf(entry),
-          state === "failed" ? failedLine(entry, room, error) : h("span", { class: "message-state" }, stateMark(state, delivered)),
+          state === "failed"
+            ? failedLine(entry, room, error)
+            : h("span", { class: "message-state" }, stateMark(state, delivered)),
         ]),
       ]),
   };
@@ -54,12 +56,21 @@ export function messageRow(entry, room, { grouped, delivered }) {
 function head(entry, own, grouped) {
   const name = entry.actor?.name ?? "Somebody who left";
   if (grouped) return h("span", { class: "visually-hidden" }, `${name}: `);
-  return h("p", { class: "message-head" }, [h("strong", {}, name), own && h("span", { class: "detail" }, " (you)"), timeOf(entry.at)]);
+  return h("p", { class: "message-head" }, [
+    h("strong", {}, name),
+    own && h("span", { class: "detail" }, " (you)"),
+    timeOf(entry.at),
+  ]);
 }
 
 function textOf(entry) {
   if (entry.text === null) return h("p", { class: "message-text removed" }, "This message was deleted.");
-  return h("p", { class: "message-text" }, linkedText(entry.text), entry.edited && h("span", { class: "detail" }, " (edited)"));
+  return h(
+    "p",
+    { class: "message-text" },
+    linkedText(entry.text),
+    entry.edited && h("span", { class: "detail" }, " (edited)"),
+  );
 }
 
 function timeOf(at) {

@@ -32,13 +32,23 @@ export class People {
     this.element = h("aside", { class: "panel", "aria-label": "People", id: "people" }, [
       h("div", { class: "panel-head" }, [
         h("h2", {}, "People"),
-        h("button", { class: "button quiet icon-only", type: "button", "aria-label": "Close people", onclick: () => this.close() }, icon("close")),
+        h(
+          "button",
+          {
+            class: "button quiet icon-only",
+            type: "button",
+            "aria-label": "Close people",
+            onclick: () => this.close(),
+          },
+          icon("close"),
+        ),
       ]),
-      info.kind === "class" && h("section", { class: "panel-section hands-section" }, [
-        h("h3", {}, "Raised hands", this.#handsCount),
-        hands,
-        this.#handsEmpty,
-      ]),
+      info.kind === "class" &&
+        h("section", { class: "panel-section hands-section" }, [
+          h("h3", {}, "Raised hands", this.#handsCount),
+          hands,
+          this.#handsEmpty,
+        ]),
       h("section", { class: "panel-section" }, h("h3", {}, "In the room", this.#peopleCount), people, this.#more),
     ]);
     this.element.addEventListener("keydown", (event) => event.key === "Escape" && this.close());
@@ -73,7 +83,11 @@ export class People {
     this.#hands.update(hands.map((hand, index) => this.#handRow(hand, index)));
     this.#rove();
     fill(this.#handsCount, hands.length > 0 && String(hands.length));
-    fill(this.#handsEmpty, hands.length === 0 && (classState?.status === "live" ? "Nobody has raised a hand." : "Hands can be raised while the class is live."));
+    fill(
+      this.#handsEmpty,
+      hands.length === 0 &&
+        (classState?.status === "live" ? "Nobody has raised a hand." : "Hands can be raised while the class is live."),
+    );
     this.#handsEmpty.hidden = hands.length > 0;
 
     const users = roster.users.slice(0, MOST_SHOWN);
@@ -105,9 +119,26 @@ export class People {
         h("li", { class: "hand", "data-user": hand.user_id }, [
           h("span", { class: "hand-place", "aria-hidden": "true" }, String(index + 1)),
           avatar({ id: hand.user_id, name: hand.name, avatar_url: null }, "small"),
-          h("span", { class: "person-name" }, hand.name, h("span", { class: "detail" }, ` since ${clockTime(hand.raised_at)}`)),
-          canCall && this.#handButton("call_on", hand, { class: "button small primary", "aria-label": `Call on ${hand.name}` }, "Call on"),
-          canCall && this.#handButton("lower_hand", hand, { class: "button small quiet icon-only", "aria-label": `Lower the hand of ${hand.name}` }, icon("close")),
+          h(
+            "span",
+            { class: "person-name" },
+            hand.name,
+            h("span", { class: "detail" }, ` since ${clockTime(hand.raised_at)}`),
+          ),
+          canCall &&
+            this.#handButton(
+              "call_on",
+              hand,
+              { class: "button small primary", "aria-label": `Call on ${hand.name}` },
+              "Call on",
+            ),
+          canCall &&
+            this.#handButton(
+              "lower_hand",
+              hand,
+              { class: "button small quiet icon-only", "aria-label": `Lower the hand of ${hand.name}` },
+              icon("close"),
+            ),
         ]),
     };
   }
@@ -124,7 +155,13 @@ export class People {
           avatar(user, "small"),
           h("span", { class: "person-name" }, user.name, isMe && h("span", { class: "detail" }, " (you)")),
           called && h("span", { class: "tag accent" }, "Called"),
-          hand && h("span", { class: "hand-mark", title: "Hand raised" }, icon("hand"), h("span", { class: "visually-hidden" }, "Hand raised")),
+          hand &&
+            h(
+              "span",
+              { class: "hand-mark", title: "Hand raised" },
+              icon("hand"),
+              h("span", { class: "visually-hidden" }, "Hand raised"),
+            ),
         ]),
     };
   }

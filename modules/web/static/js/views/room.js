@@ -26,19 +26,28 @@ export function roomView(context, { courseId, roomId }) {
 
   async function open() {
     try {
-      const [info, course] = await Promise.all([context.api.room(roomId), context.api.course(courseId)]);
+      const { api } = context;
+      const [info, course, readSeq] = await Promise.all([
+        api.room(roomId),
+        api.course(courseId),
+        readSeqOf(api, roomId),
+      ]);
       if (disposed) return;
-      const crumbs = [["My courses", "/courses"], [course.title, `/courses/${courseId}`], [info.name, `/courses/${courseId}/rooms/${roomId}`]];
+      const crumbs = [
+        ["My courses", "/courses"],
+        [course.title, `/courses/${courseId}`],
+        [info.name, `/courses/${courseId}/rooms/${roomId}`],
+      ];
       context.setCrumbs(info.name, crumbs, indicator.element);
-      enter(info);
+      enter(info, readSeq);
     } catch (error) {
       if (!disposed) fill(element, failed(error, open));
     }
   }
 
-  function enter(info) {
+  function enter(info, readSeq) {
     const channel = connection.open(NAMESPACES[info.kind] ?? "/chat");
-    const room = new Room({ id: roomId, me: context.session.user, channel, api: context.api });
+    const room = new Room({ id: roomId, me: context.session.user, channel, api: context.api, readSeq });
     const parts = [new Chat(room, info), new People(room, info), new Announcer(room, info)];
     const [chat, people] = parts;
     const bar = new ClassBar(room, info, { onPeople: () => people.open() });
@@ -61,7 +70,20 @@ export function roomView(context, { courseId, roomId }) {
   }
 
   open();
-  return { title: "Room", layout: "room", crumbs: [["My courses", "/courses"]], element, tools: indicator.element, dispose };
+  return {
+    title: "Room",
+    layout: "room",
+    crumbs: [["My courses", "/courses"]],
+    element,
+    tools: indicator.element,
+    dispose,
+  };
+}
+
+// How far one has read decides only where the line "New" stands: without an answer there is none.
+async function readSeqOf(api, roomId) {
+  const { items } = await api.unread().catch(() => ({ items: [] }));
+  return items.find((item) => item.room_id === roomId)?.read_seq ?? null;
 }
 
 function closeAll(room, channel) {
@@ -70,7 +92,10 @@ function closeAll(room, channel) {
 }
 
 function resumeLine(missed, me) {
-  if (!missed) return "Reconnected. You were away for long, so this shows the newest messages; scroll up for what is before.";
+  if (!missed)
+    return "Reconnected. You were away for long, so this shows the newest messages; scroll up for what is before.";
   const messages = missed.filter((event) => event.type === "message" && event.actor?.id !== me.id).length;
-  return messages ? `Reconnected. ${plural(messages, "message")} came in meanwhile.` : "Reconnected. You missed nothing.";
+  return messages
+    ? `Reconnected. ${plural(messages, "message")} came in meanwhile.`
+    : "Reconnected. You missed nothing.";
 }

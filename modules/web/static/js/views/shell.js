@@ -98,7 +98,13 @@ export class Shell {
 function themeChoice() {
   const choices = THEMES.map((theme) =>
     h("label", { class: "choice" }, [
-      h("input", { type: "radio", name: "theme", value: theme, checked: theme === currentTheme(), onchange: () => chooseTheme(theme) }),
+      h("input", {
+        type: "radio",
+        name: "theme",
+        value: theme,
+        checked: theme === currentTheme(),
+        onchange: () => chooseTheme(theme),
+      }),
       THEME_NAMES[theme],
     ]),
   );

@@ -7,7 +7,8 @@ const MIN_PASSWORD = 8; // characters; the server has the last word
 
 export function signInView({ session, reason, create = false }) {
   const card = h("div", { class: "card sign-in-card" });
-  const show = (creating) => fill(card, creating ? createAccount(session, () => show(false)) : signIn(session, reason, () => show(true)));
+  const show = (creating) =>
+    fill(card, creating ? createAccount(session, () => show(false)) : signIn(session, reason, () => show(true)));
   show(create);
   return {
     title: create ? "Create an account" : "Sign in",
@@ -44,7 +45,11 @@ function createAccount(session, back) {
     h("h2", {}, "Create an account"),
     form({
       fields: [
-        field("Name", { name: "name", autocomplete: "name", required: true, maxlength: 100 }, "As the others in class will see it."),
+        field(
+          "Name",
+          { name: "name", autocomplete: "name", required: true, maxlength: 100 },
+          "As the others in class will see it.",
+        ),
         field("E-mail", { name: "email", type: "email", autocomplete: "username", required: true }),
         field(
           "Password",
@@ -60,5 +65,10 @@ function createAccount(session, back) {
 }
 
 function switchLine(question, action, run) {
-  return h("p", { class: "switch-line" }, `${question} `, h("button", { class: "link", type: "button", onclick: run }, action));
+  return h(
+    "p",
+    { class: "switch-line" },
+    `${question} `,
+    h("button", { class: "link", type: "button", onclick: run }, action),
+  );
 }

@@ -34,11 +34,12 @@ from server.migrate import check_schema
 from server.realtime.channels import Channels
 from server.realtime.engine import Connection, Engine
 from server.realtime.fanout import Rooms
-from server.realtime.log import RoomLog, RoomRules
+from server.realtime.log import RoomLog
 from server.realtime.namespace import ROOM_NAMESPACES, RoomNamespace, Sockets
 from server.realtime.presence import Presence
 from server.realtime.protocol import Client
 from server.realtime.reference import describe_commands
+from server.realtime.work import RoomRules
 from server.runtime import Runtime
 from server.settings import Settings
 from server.tasks import Tasks

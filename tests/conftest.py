@@ -1,7 +1,7 @@
 """Fixtures: real servers, a fresh database for each test, and a look for what a test left behind.
 
-One private PostgreSQL and Valkey serve the whole run. The database `template` is migrated and holds the demo school; each
-test gets a clone of it and a prefix of its own in Redis, so tests share nothing.
+One private PostgreSQL and Valkey serve the whole run. The database `template` is migrated and holds the demo school;
+each test gets a clone of it and a prefix of its own in Redis, so tests share nothing.
 """
 
 from __future__ import annotations

@@ -84,7 +84,8 @@ class Installation:
         raise LookupError(f"nobody listens on {url}")
 
     async def _read_line(self) -> None:
-        assert self._process is not None and self._process.stdout is not None
+        assert self._process is not None
+        assert self._process.stdout is not None
         line = (await self._process.stdout.readline()).decode()
         assert line, "the installation ended:\n" + "".join(self.lines)
         self.lines.append(line)
@@ -92,7 +93,8 @@ class Installation:
             self.urls = line.removeprefix(READY).split()
 
     async def _read_on(self) -> None:
-        assert self._process is not None and self._process.stdout is not None
+        assert self._process is not None
+        assert self._process.stdout is not None
         async for line in self._process.stdout:
             self.lines.append(line.decode())
 

@@ -159,7 +159,7 @@ def test_sql_stands_only_where_it_belongs_and_is_never_built(name):
     if Path(name).name == "store.py" or name in SQL_PLACES:
         for node in ast.walk(tree(name)):
             if isinstance(node, ast.JoinedStr):
-                text = "".join(part.value for part in node.values if isinstance(part, ast.Constant))
+                text = "".join(str(part.value) for part in node.values if isinstance(part, ast.Constant))
                 assert not SQL.match(text), f"line {node.lineno}: SQL is built from parts"
         return
     for node in ast.walk(tree(name)):

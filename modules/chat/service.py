@@ -13,8 +13,8 @@ from server.actor import Actor
 from server.errors import FieldError, Invalid
 from server.metrics import CHAT_MESSAGES
 from server.realtime import wire
-from server.realtime.log import NewEvent, Receipt, RoomView, Work
 from server.realtime.wire import RoomEvent
+from server.realtime.work import NewEvent, Receipt, RoomView, Work
 
 if TYPE_CHECKING:
     from server.runtime import Runtime

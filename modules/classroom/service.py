@@ -19,8 +19,8 @@ from server.actor import Actor
 from server.database import Connection
 from server.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
 from server.realtime import wire
-from server.realtime.log import Head, NewEvent, Receipt, RoomView, Work
 from server.realtime.wire import RoomEvent
+from server.realtime.work import Head, NewEvent, Receipt, RoomView, Work
 
 if TYPE_CHECKING:
     from server.runtime import Runtime

@@ -20,7 +20,7 @@ from modules.classroom.errors import RoomClosed
 from modules.classroom.permissions import STAFF, require_allowed
 from server.actor import Actor
 from server.errors import Conflict, Forbidden
-from server.realtime.log import FoldedEvent, NewEvent, RoomView, State
+from server.realtime.work import FoldedEvent, NewEvent, RoomView, State
 
 Hand = dict[str, Any]  # Any: JSON, {"user_id", "name", "raised_at"}
 

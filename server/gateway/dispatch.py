@@ -20,7 +20,6 @@ from server.gateway.edge import CLIENT_IP, REQUEST_ID
 from server.gateway.endpoint import Answer, Body, Call, Endpoint, Query
 from server.gateway.headers import Headers
 from server.gateway.schema import invalid, is_unparsable
-
 from server.settings import Http
 
 if TYPE_CHECKING:

@@ -16,11 +16,10 @@ its events comes from `RoomRules`.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -30,13 +29,13 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from server.actor import Actor
 from server.clock import Clock, rfc3339
 from server.database import Connection, Database
 from server.errors import Conflict, DomainError, IdempotencyKeyReused, Internal, NotFound, PayloadTooLarge, Unavailable
 from server.metrics import ROOM_LOG_APPEND
 from server.realtime import wire
 from server.realtime.wire import RoomEvent
+from server.realtime.work import FoldedEvent, Head, NewEvent, Receipt, RoomRules, RoomView, State, Work
 from server.settings import planted_bugs
 from server.tasks import Tasks
 
@@ -49,102 +48,6 @@ MISSES_UNTIL_WAIT = 3  # batches in which a room was locked elsewhere before its
 MISS_PAUSE = 0.002  # seconds before a batch in which every room was locked elsewhere is tried again
 WAITING_ROOMS = 4  # rooms that are waited for at once: each holds a connection of the pool
 CACHED_STATES = 10_000  # rooms
-
-State = dict[str, Any]  # Any: JSON; its shape belongs to the feature that folds it
-
-
-@dataclass(frozen=True, slots=True)
-class NewEvent:
-    """An event that a decision wants in the log."""
-
-    type: str
-    data: dict[str, Any]  # Any: JSON; each module checks its own shapes
-
-
-@dataclass(frozen=True, slots=True)
-class RoomView:
-    """What a decision may look at: the room under its lock, and the actor's place in it."""
-
-    id: UUID
-    kind: str
-    role: str  # of the actor in this room
-    last_seq: int
-    state: State
-    now: datetime
-    messages: dict[UUID, int]  # seq of each known message among `Work.refers_to`
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What a committed command did; its ack."""
-
-    seq: int  # of its first event; the head of the room when it had none
-    at: datetime
-    duplicate: bool = False
-
-    def ack(self) -> dict[str, Any]:
-        """`{"seq", "at", "duplicate"?}`"""
-        ack: dict[str, Any] = {"seq": self.seq, "at": rfc3339(self.at)}
-        return {**ack, "duplicate": True} if self.duplicate else ack
-
-
-Decide = Callable[[RoomView], Sequence[NewEvent]]
-
-
-@dataclass(slots=True, eq=False)
-class Work:
-    """One command on one room, as its service hands it to the write path.
-
-    `payload` is what makes two uses of one `cmd_id` the same command; `refers_to` are ids of messages that the decision
-    wants to know about; `owns_id` says that `cmd_id` names something in the room (a message), so that nobody else may
-    use it.
-    """
-
-    room_id: UUID
-    actor: Actor
-    command: str
-    decide: Decide
-    cmd_id: UUID | None = None
-    payload: bytes = b""
-    refers_to: tuple[UUID, ...] = ()
-    owns_id: bool = False
-    misses: int = 0
-    done: asyncio.Future[Receipt] = field(init=False)
-
-    @property
-    def fingerprint(self) -> bytes:
-        return hashlib.blake2b(self.command.encode() + b"\0" + self.payload, digest_size=16).digest()
-
-
-@dataclass(frozen=True, slots=True)
-class RoomRules:
-    """What the log must know of the features, given by the composition root.
-
-    `read_roles(conn, pairs)` finds the role of each (room, actor) that has one; `fold(kind, state, event)` applies an
-    event to the state of a room and returns the same object when nothing changed.
-    """
-
-    read_roles: Callable[[Connection, Sequence[tuple[UUID, Actor]]], Awaitable[dict[tuple[UUID, UUID], str]]]
-    fold: Callable[[str, State, FoldedEvent], State]
-
-
-@dataclass(frozen=True, slots=True)
-class FoldedEvent:
-    """An event as `fold` sees it; a client sees the same fields."""
-
-    type: str
-    at: str
-    actor_id: UUID
-    actor_name: str
-    data: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The end of a room's log, with the state there: one row, so always of one moment."""
-
-    seq: int
-    state: bytes  # JSON
 
 
 @dataclass(slots=True)

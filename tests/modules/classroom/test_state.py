@@ -15,7 +15,7 @@ from modules.classroom.state import call_on, end_class, lower_hand, raise_hand, 
 from server.actor import Actor
 from server.clock import rfc3339
 from server.errors import Conflict, DomainError, Forbidden
-from server.realtime.log import FoldedEvent, NewEvent, RoomView, State
+from server.realtime.work import FoldedEvent, NewEvent, RoomView, State
 
 ROOM = UUID(int=1)
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)

@@ -1,9 +1,8 @@
 """Who is here, over two replicas: everybody once, nobody who is gone."""
 
-import asyncio
-
 from server.app import running
 from tests.conftest import listening
+from tests.waiting import eventually
 
 
 async def count_in(person, room_id):
@@ -58,9 +57,8 @@ async def test_the_people_of_a_silent_replica_leave_when_its_lease_runs_out(peop
         other.rt.rooms.presence._begin_incarnation = _nothing  # type: ignore[method-assign]
         other.rt.rooms.presence._sweep = _nothing  # type: ignore[method-assign]
         limits = settings.realtime
-        async with asyncio.timeout(limits.presence_lease + 2 * limits.presence_interval + 2):
-            while not teacher.events("user_left"):
-                await asyncio.sleep(0.05)
+        patience = limits.presence_lease + 2 * limits.presence_interval + 2
+        await eventually(lambda: teacher.events("user_left"), patience)
         assert teacher.events("user_left") == [{"room_id": room_id, "user_id": student.id, "count": 1}]
 
 
@@ -69,17 +67,21 @@ async def test_a_replica_that_lost_its_lease_enters_its_people_again(people, rt)
     teacher = await people.sign_in("teacher")
     for key in [key async for key in rt.redis.scan_iter(f"{rt.settings.redis.prefix}:presence:*")]:
         await rt.redis.delete(key)
-    async with asyncio.timeout(2 * rt.settings.realtime.presence_interval + 2):
-        while await count_in(teacher, room_id) != 1:
-            await asyncio.sleep(0.05)
+
+    async def is_back():
+        return await count_in(teacher, room_id) == 1
+
+    await eventually(is_back, 2 * rt.settings.realtime.presence_interval + 2)
 
 
 async def test_an_empty_room_leaves_no_key_behind(people, rt):
     client, room_id = await people.in_class("student1")
     await client.close()
-    async with asyncio.timeout(3):
-        while [key async for key in rt.redis.scan_iter(f"{rt.settings.redis.prefix}:presence:{room_id}:*")]:
-            await asyncio.sleep(0.02)
+
+    async def is_clean():
+        return not [key async for key in rt.redis.scan_iter(f"{rt.settings.redis.prefix}:presence:{room_id}:*")]
+
+    await eventually(is_clean)
 
 
 async def test_large_rooms_get_a_summary_instead_of_each_coming_and_going(people, rt, monkeypatch):

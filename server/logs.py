@@ -83,10 +83,13 @@ class TextFormatter(logging.Formatter):
         fields = _fields(record)
         if record.exc_info and record.exc_info[1]:
             fields["trace"] = _short_trace(record.exc_info[1])
-        values = "".join(f" {name}={_plain(value)}" for name, value in fields.items())
+        values = [str(value) for value in fields.values()]
+        if "" in values or not _SAFE.fullmatch("".join(values)):  # one look at all of them: nearly always they are
+            values = [_plain(value) for value in values]
+        pairs = "".join([f" {name}={value}" for name, value in zip(fields, values, strict=True)])
         message = record.getMessage()
         message = message if message.isprintable() else json.dumps(message)
-        return f"{_moment(record)} {record.levelname} {record.name} {message}{values}"
+        return f"{_moment(record)} {record.levelname} {record.name} {message}{pairs}"
 
 
 @dataclass(slots=True)
@@ -186,9 +189,8 @@ def _fields(record: logging.LogRecord) -> Fields:
     return fields
 
 
-def _plain(value: object) -> str:
+def _plain(text: str) -> str:
     """Write a value so that it can neither end the line nor look like another field."""
-    text = value if isinstance(value, str) else str(value)
     return text if _SAFE.fullmatch(text) else json.dumps(text)
 
 

@@ -78,9 +78,15 @@ def database_url(services: Services, database_name: str) -> str:
 
 
 @pytest.fixture
-def settings(services: Services, database_name: str, tmp_path: Path) -> Settings:
+def settings_changes() -> dict[str, Any]:
+    """What a test file wants to be otherwise in `settings`; it defines a fixture of this name for that."""
+    return {}
+
+
+@pytest.fixture
+def settings(services: Services, database_name: str, tmp_path: Path, settings_changes: dict[str, Any]) -> Settings:
     """Settings on a fresh clone of the template, with a Redis prefix of their own."""
-    return _settings(tmp_path, services, database_name, database_name)
+    return _settings(tmp_path, services, database_name, database_name, **settings_changes)
 
 
 @pytest.fixture

@@ -127,7 +127,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
     yield start  # type: ignore[misc]
     for lectern in started:
         if lectern.process.returncode is None:
-            lectern.process.kill()
+            await lectern.end()
         await lectern.process.communicate()
         for pid in lectern.processes():
             with contextlib.suppress(ProcessLookupError):

@@ -1,4 +1,7 @@
 // Starts the viewer on our own document; a validator elsewhere is never asked.
+// The list of errors is below the reference, whose height is known only when it is drawn.
+const wanted = location.hash.startsWith("#errors") ? location.hash.slice(1) : null;
+
 SwaggerUIBundle({
   url: "/api/openapi.json",
   dom_id: "#reference",
@@ -6,11 +9,9 @@ SwaggerUIBundle({
   docExpansion: "list",
   validatorUrl: null,
   presets: [SwaggerUIBundle.presets.apis],
-});
-
-// The list of errors is below the reference, whose height is known only when it is drawn.
-addEventListener("load", () => {
-  if (location.hash.startsWith("#errors")) {
-    setTimeout(() => document.getElementById(location.hash.slice(1))?.scrollIntoView(), 500);
-  }
+  onComplete: () => {
+    if (wanted) {
+      requestAnimationFrame(() => setTimeout(() => document.getElementById(wanted)?.scrollIntoView()));
+    }
+  },
 });

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from playwright.async_api import async_playwright
+from playwright.async_api import async_playwright, expect
 
 from server.gateway.endpoint import Call, endpoint, route
 from server.gateway.schema import Schema
@@ -70,5 +70,8 @@ async def test_reference_can_be_browsed_and_tried_out_under_its_policy(serve):
         await page.get_by_role("button", name="Try it out").click()
         await page.get_by_role("button", name="Execute").click()
         await page.locator(".live-responses-table").get_by_text("Welcome").first.wait_for(timeout=5000)
+        await page.goto("about:blank")
+        await page.goto(f"http://127.0.0.1:{served.port}/api/docs#errors-internal")
+        await expect(page.locator("#errors-internal")).to_be_in_viewport(timeout=5000)
         await browser.close()
     assert faults == []

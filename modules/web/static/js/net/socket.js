@@ -129,7 +129,7 @@ export class Connection extends Emitter {
     const plannedAt = this.#plannedAt;
     this.#drop();
     this.#failures += 1;
-    if (this.#failures % ATTEMPTS_PER_SERVER === 0) tryNextServer();
+    if (plannedAt || this.#failures % ATTEMPTS_PER_SERVER === 0) tryNextServer();
     const step = BACKOFF[Math.min(this.#failures, BACKOFF.length) - 1];
     const wait = plannedAt ? Math.max(0, plannedAt - Date.now()) : (waitMs ?? step * (1 + Math.random() / 2));
     this.#timer = setTimeout(() => this.#connect(), wait);

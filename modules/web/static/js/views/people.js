@@ -45,11 +45,11 @@ export class People {
       ]),
       info.kind === "class" &&
         h("section", { class: "panel-section hands-section" }, [
-          h("h3", {}, "Raised hands", this.#handsCount),
+          h("h2", {}, "Raised hands", this.#handsCount),
           hands,
           this.#handsEmpty,
         ]),
-      h("section", { class: "panel-section" }, h("h3", {}, "In the room", this.#peopleCount), people, this.#more),
+      h("section", { class: "panel-section" }, h("h2", {}, "In the room", this.#peopleCount), people, this.#more),
     ]);
     this.element.addEventListener("keydown", (event) => event.key === "Escape" && this.close());
     this.element.addEventListener("focusout", (event) => this.#contains(event.relatedTarget) || this.#hide());

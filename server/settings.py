@@ -21,6 +21,7 @@ PREFIX = "LECTERN_"
 OVERLAY = "LECTERN_CONFIG"
 # Test-only switches of the fault harness (GUARANTEES.md): never settings, refused in production.
 PLANTED_BUGS = "LECTERN_PLANTED_BUGS"
+FOR_TESTS = "LECTERN_TEST_"  # what the test run is told about its machine; no settings either
 SECRET_LENGTH = 32  # characters
 
 
@@ -225,7 +226,8 @@ def _refuse_unknown_variables() -> None:
             known |= {f"{PREFIX}{name}__{key}".upper() for key in section.model_fields}
         else:
             known.add(f"{PREFIX}{name}".upper())
-    unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+    given = {name for name in os.environ if name.upper().startswith(PREFIX) and not name.startswith(FOR_TESTS)}
+    unknown = sorted(name for name in given if name.upper() not in known)
     if unknown:
         raise ConfigurationError(f"unknown configuration variable {unknown[0]}")
 

@@ -9,7 +9,7 @@ import { send } from "./http.js";
 
 const KEY = "lectern.refresh_token";
 const CHANNEL = "lectern.session";
-const MIN_VALIDITY = 30; // seconds an access token must still have
+const MIN_VALIDITY = 30; // seconds an access token must still have, or half of its life where that is short
 const RETRIES = [500, 2000]; // milliseconds; inside the server's grace of 10 s
 
 /** Emits `signed-in` and `signed-out` (with a reason or null). */
@@ -17,6 +17,7 @@ export class Session extends Emitter {
   user = null;
   #token = null;
   #expiresAt = 0; // milliseconds of our own clock
+  #minValidity = MIN_VALIDITY;
   #refreshing = null;
   #tabs = "BroadcastChannel" in window ? new BroadcastChannel(CHANNEL) : null;
 
@@ -61,7 +62,7 @@ export class Session extends Emitter {
   }
 
   /** An access token that is good for at least `minValidity` more seconds. */
-  async accessToken({ minValidity = MIN_VALIDITY } = {}) {
+  async accessToken({ minValidity = this.#minValidity } = {}) {
     if (!this.#fresh(minValidity)) await this.refresh();
     return this.#token;
   }
@@ -76,7 +77,7 @@ export class Session extends Emitter {
     const before = this.#token;
     const alone = navigator.locks ? (work) => navigator.locks.request("lectern.refresh", work) : (work) => work();
     await alone(async () => {
-      if (this.#token !== before && this.#fresh(MIN_VALIDITY)) return; // another tab was faster and told us
+      if (this.#token !== before && this.#fresh(this.#minValidity)) return; // another tab was faster and told us
       const refreshToken = localStorage.getItem(KEY);
       if (!refreshToken) throw this.#end("Sign in to continue.");
       this.#accept(await this.#rotate(refreshToken));
@@ -104,6 +105,7 @@ export class Session extends Emitter {
   #accept(answer) {
     this.#token = answer.access_token;
     this.#expiresAt = Date.now() + answer.expires_in * 1000;
+    this.#minValidity = Math.min(MIN_VALIDITY, answer.expires_in / 2);
     this.user = answer.user ?? this.user;
     localStorage.setItem(KEY, answer.refresh_token);
     const { user } = this;

@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from aiohttp import web
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -26,6 +26,7 @@ from server.clock import Clock
 from server.cpu import CpuThreads
 from server.database import Database
 from server.gateway.application import build_application
+from server.gateway.protocol import GatewayRunner
 from server.health import Health
 from server.limits import Limits
 from server.logs import RateLimitedLog
@@ -91,12 +92,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         OSError: the port is taken.
     """
     async with running(settings) as server:
-        runner = web.AppRunner(
-            server.application,
-            access_log=None,
-            keepalive_timeout=settings.http.keepalive_timeout,
-            shutdown_timeout=settings.http.drain_timeout,
-        )
+        runner = GatewayRunner(server.application, settings.http)
         await runner.setup()
         try:
             await web.TCPSite(runner, settings.http.host, settings.http.port, backlog=1024).start()
@@ -192,13 +188,16 @@ async def _drain(server: Server) -> None:
 def _redis(settings: Settings) -> Redis:
     """A client whose every call ends soon: one retry at once, for a connection that died while it was idle."""
     timeout = settings.redis.timeout
-    return Redis.from_url(
+    pool = BlockingConnectionPool.from_url(
         settings.redis.url,
+        max_connections=settings.redis.pool_size,
+        timeout=timeout,
         socket_timeout=timeout,
         socket_connect_timeout=timeout,
         retry=Retry(NoBackoff(), 1),
         health_check_interval=0,
     )
+    return Redis.from_pool(pool)
 
 
 def _bus_key(settings: Settings) -> bytes:

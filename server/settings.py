@@ -57,6 +57,7 @@ class Database(Section):
 
 class Redis(Section):
     url: str
+    pool_size: int = Field(ge=4)
     timeout: float = Field(gt=0)
     prefix: str = Field(min_length=1)
 

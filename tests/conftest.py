@@ -25,6 +25,7 @@ from server.app import Server, running
 from server.database import Database
 from server.demo import seed_demo
 from server.embedded import EmbeddedServices, Services
+from server.gateway.protocol import GatewayRunner
 from server.migrate import migrate
 from server.runtime import Runtime
 from server.settings import Settings, load_settings
@@ -154,7 +155,7 @@ async def nothing_left_behind() -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def listening(server: Server) -> AsyncIterator[str]:
-    runner = web.AppRunner(server.application, access_log=None, shutdown_timeout=1)
+    runner = GatewayRunner(server.application, server.rt.settings.http)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)

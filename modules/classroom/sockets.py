@@ -16,7 +16,7 @@ from server.realtime.namespace import CLASSROOM, Command
 from server.realtime.protocol import Reply, Socket
 
 if TYPE_CHECKING:
-    from server.realtime.fanout import Joined
+    from server.realtime.catchup import CaughtUp
     from server.runtime import Runtime
 
 Ack = Mapping[str, Any]  # Any: JSON
@@ -38,7 +38,7 @@ async def join_room(rt: Runtime, socket: Socket, payload: JoinRoom) -> Reply:
         # Again: whoever was put out while joining was not yet there to be cut off.
         room = await service.get_room(rt, socket.actor, payload.room_id)
         undo.pop_all()
-    return Reply(_join_ack(room, joined, payload), after_ack=joined.activate)
+    return Reply(_join_ack(room, joined.caught_up, payload), after_ack=joined.activate)
 
 
 async def leave_room(rt: Runtime, socket: Socket, payload: LeaveRoom) -> Ack:
@@ -68,7 +68,7 @@ async def call_on(rt: Runtime, socket: Socket, payload: CallOn) -> Ack:
     return receipt.ack()
 
 
-def _join_ack(room: Room, joined: Joined, asked: JoinRoom) -> dict[str, Any]:
+def _join_ack(room: Room, joined: CaughtUp, asked: JoinRoom) -> dict[str, Any]:
     """`{room, you, epoch, seq, resumed, events, truncated, snapshot?, participants}`, all of it as of `seq`."""
     state = orjson.loads(joined.state)
     ack: dict[str, Any] = {
@@ -84,7 +84,7 @@ def _join_ack(room: Room, joined: Joined, asked: JoinRoom) -> dict[str, Any]:
         "epoch": joined.epoch,
         "seq": joined.seq,
         "resumed": joined.resumed,
-        "events": [orjson.Fragment(event.json(joined.epoch)) for event in joined.events],
+        "events": orjson.Fragment(joined.events),
         "truncated": joined.truncated,
         "participants": joined.participants.ack(),
     }

@@ -31,6 +31,14 @@ class GatewayProtocol(RequestHandler):
         super().__init__(manager, loop=loop, **options)
         self._edge = manager.edge
 
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End the task of a connection that only waits for the rest of a refused body: nobody sends it any more."""
+        idle = not self._request_in_progress and self._waiter is None and not self._messages
+        task = self._task_handler
+        super().connection_lost(exc)
+        if idle and task is not None:
+            task.cancel()
+
     def handle_error(
         self,
         request: web.BaseRequest,

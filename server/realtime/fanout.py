@@ -22,6 +22,7 @@ import orjson
 from server.errors import Forbidden, RateLimited, Unauthenticated, Unavailable
 from server.metrics import ROOM_EVENT_DELIVERIES, ROOM_GAP_REPAIRS
 from server.realtime import wire
+from server.realtime.catchup import CatchUp, CaughtUp
 from server.realtime.channels import Channels
 from server.realtime.log import RoomLog
 from server.realtime.presence import Participants, Presence, PresenceChange
@@ -60,15 +61,9 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """What a client needs to go on from where it was, see `join_room` in the contract."""
+    """A join that was read and is not yet live: `activate` is called behind its ack."""
 
-    epoch: str
-    seq: int
-    resumed: bool
-    truncated: bool
-    events: list[RoomEvent]
-    state: bytes  # JSON, the state at `seq`
-    participants: Participants
+    caught_up: CaughtUp
     activate: Callable[[], None]
 
 
@@ -93,6 +88,7 @@ class Rooms:
     log: RoomLog
     channels: Channels
     presence: Presence
+    _catch_up: CatchUp
 
     def __init__(self, settings: RealtimeSettings, key: bytes, tasks: Tasks) -> None:
         self._settings = settings
@@ -104,7 +100,8 @@ class Rooms:
         self._epoch = ""
 
     def start(self) -> None:
-        """Start to compare heads."""
+        """Start to compare heads; `log`, `channels` and `presence` are there by now."""
+        self._catch_up = CatchUp(self.log, self.presence, self._tasks)
         self._epoch = self.log.epoch
         self._tasks.forever(self._compare_heads, name="rooms:heads", pause=self._head_pause)
 
@@ -130,7 +127,8 @@ class Rooms:
             if is_new:
                 await self.presence.enter(room_id, socket.actor.user_id, _person(socket))
             # The member is attached already, so the head cannot be older than what it will receive.
-            return await self._catch_up(room_id, member, after, epoch, limit)
+            caught_up = await self._catch_up.read(room_id, after, epoch, limit)
+            return Joined(caught_up, lambda: member.activate(caught_up.seq))
         except BaseException:
             self.leave(socket, room_id)
             raise
@@ -263,26 +261,6 @@ class Rooms:
         if room.is_empty() and self._rooms.get(room.id) is room:
             del self._rooms[room.id]
             self._tasks.start(self.channels.unsubscribe(room.id), name=f"room:{room.id}:close")
-
-    async def _catch_up(
-        self, room_id: UUID, member: Member, after: int | None, epoch: str | None, limit: int
-    ) -> Joined:
-        participants = await self.presence.participants(room_id)
-        head = await self.log.head(room_id)
-        known = after is not None and epoch == self.log.epoch and 0 <= after <= head.seq
-        resumed = known and head.seq - (after or 0) <= limit
-        first = (after or 0) if resumed else max(0, head.seq - limit)
-        events = await self.log.read(room_id, after=first, to=head.seq, limit=limit) if head.seq > first else []
-        return Joined(
-            epoch=self.log.epoch,
-            seq=head.seq,
-            resumed=resumed,
-            truncated=known and not resumed,
-            events=events,
-            state=head.state,
-            participants=participants,
-            activate=lambda: member.activate(head.seq),
-        )
 
     # The gate.
 

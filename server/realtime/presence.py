@@ -72,6 +72,14 @@ if count == 0 then redis.call('DEL', KEYS[4]) end
 return {gone, count, version}
 """
 
+# The first ARGV[1] people of a room: in a large one the others stay in Redis.
+_ROSTER = """
+local people = redis.call('HVALS', KEYS[2])
+local first = {}
+for i = 1, math.min(#people, tonumber(ARGV[1])) do first[i] = people[i] end
+return {redis.call('HLEN', KEYS[1]), tonumber(redis.call('GET', KEYS[3]) or 0), first}
+"""
+
 Person = dict[str, Any]  # {"id", "name", "avatar_url"}, as JSON
 
 
@@ -145,6 +153,7 @@ class Presence:
         self._lost = True  # no lease yet, or one that cannot be trusted: the next renewal starts a new incarnation
         self._enter = redis.register_script(_ENTER)
         self._leave = redis.register_script(_LEAVE)
+        self._roster = redis.register_script(_ROSTER)
 
     def start(self) -> None:
         """Start to write, to renew the lease and to sweep."""
@@ -186,15 +195,11 @@ class Presence:
     async def participants(self, room_id: UUID, limit: int = LISTED) -> Participants:
         """Who is in a room, over all replicas."""
         try:
-            pipeline = self._redis.pipeline(transaction=False)
-            pipeline.hlen(self._key(room_id, "users"))
-            pipeline.get(self._key(room_id, "version"))
-            pipeline.hvals(self._key(room_id, "people"))
-            count, version, people = await pipeline.execute()
+            count, version, people = await self._roster(self._keys(room_id)[1:], [limit])
         except REDIS_ERRORS:
             here = [entry.person for entry in self._here.get(room_id, {}).values()]
             return Participants(len(here), here[:limit], 0, stale=True)
-        return Participants(count, [orjson.loads(person) for person in people[:limit]], int(version or 0))
+        return Participants(count, [orjson.loads(person) for person in people], version)
 
     def _queue(self, step: _Step) -> None:
         self._steps.append(step)

@@ -68,6 +68,18 @@ async def test_smuggled_lengths_are_refused(serve):
     assert (await served.raw(twice)).startswith(b"HTTP/1.0 400")
 
 
+async def test_connection_that_is_lost_with_half_of_a_refused_body_leaves_no_task(serve):
+    served = await serve(*ROUTES)
+    before = asyncio.all_tasks()
+    _, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    writer.write(b"POST /api/unknown HTTP/1.1\r\nHost: school\r\nContent-Length: 100\r\n\r\nhalf")
+    await asyncio.sleep(0.1)
+    assert asyncio.all_tasks() > before
+    writer.transport.abort()
+    await asyncio.sleep(0.1)
+    assert asyncio.all_tasks() <= before
+
+
 async def test_client_that_leaves_while_its_request_runs_logs_no_error(serve, caplog):
     caplog.set_level(logging.INFO)
     served = await serve(*ROUTES)

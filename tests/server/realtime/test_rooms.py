@@ -10,6 +10,11 @@ from server.realtime import wire
 from tests.waiting import eventually
 
 
+@pytest.fixture
+def settings_changes():
+    return {"chat": {"message_rate": 1000.0, "message_burst": 1000}}  # they talk faster than people do
+
+
 async def test_people_in_a_class_see_each_other_talk_in_one_order(people, second_url):
     teacher, room_id = await people.in_class("teacher")
     student = await (await people.sign_in("student1")).connect(url=second_url)

@@ -30,7 +30,7 @@ class Peer(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.connected: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self.lost = False
+        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @classmethod
     async def connect(
@@ -62,7 +62,8 @@ class Peer(asyncio.Protocol):
         self._transport = transport
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = True
+        if not self.lost.done():
+            self.lost.set_result(None)
         error = ConnectionError("the server closed the connection")
         waiting: list[asyncio.Future[Any]] = [self.opened, self.connected, *self._acks.values()]
         for future in waiting:

@@ -1,84 +1,66 @@
-"""`realtime`: how fast a durable message reaches everybody in a room, over the whole real path.
+"""`realtime`: how fast a durable message reaches everybody in a room, and how a room fills, over the whole real path.
 
 Handshake with token, `join_room`, commit to PostgreSQL, ack, the gate, one write per socket. The generator runs in
-this process; latency runs from the moment a message was scheduled to be sent, so a late generator counts against us.
+this process; latency runs from the moment something was scheduled to be sent, so a late generator counts against us.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
-import sys
-import tempfile
 import time
 import uuid
-from pathlib import Path
-
-import aiohttp
+from dataclasses import dataclass, field
 
 from scripts.benches.figures import Figure, percentile
 from scripts.benches.peers import Peer
+from scripts.benches.school import School, school
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 NAMESPACE = b"/classroom"
 CLIENTS = 200
 RATE = 20  # messages per second in the room
-STUDENTS = 30  # of the demo school: they share the connections
-# People do not talk this fast, and nobody has this many windows: the limits are for them, not for the figure.
-LIMITS = {
-    "LECTERN_CHAT__MESSAGE_RATE": "1000",
-    "LECTERN_CHAT__MESSAGE_BURST": "1000",
-    "LECTERN_REALTIME__CONNECTIONS_PER_USER": "1000",
-    "LECTERN_LOG__LEVEL": "WARNING",
-}
+STORM = 2000  # clients
+JOIN_SECONDS = 10.0  # in which they all join
+RECONNECT_SECONDS = 5.0  # in which they all come back after a replica died
 
 
 async def run(*, quick: bool) -> list[Figure]:
-    """One room of 200 with 20 messages per second: latency of acks and of deliveries."""
-    with tempfile.TemporaryDirectory(prefix="lectern-bench-") as directory:
-        port = 18_200 + os.getpid() % 1000
-        server = await _start(port, directory)
-        try:
-            return await _one_room(port, seconds=5 if quick else 20)
-        finally:
-            server.send_signal(signal.SIGTERM)
-            await server.wait()
+    """One room of 200 with 20 messages per second; 2,000 who join one room; 2,000 who come back after a crash."""
+    async with school(students=CLIENTS) as one:
+        figures = await _one_room(one, seconds=5 if quick else 20)
+    async with school(students=STORM // 4 if quick else STORM, replicas=2) as two:
+        figures += await _storms(two, scale=0.25 if quick else 1.0)
+    return figures
 
 
-async def _start(port: int, directory: str) -> asyncio.subprocess.Process:
-    command = [sys.executable, "-m", "server", "up", "--demo", "--port", str(port), "--data", directory]
-    server = await asyncio.create_subprocess_exec(
-        *command, cwd=ROOT, env={**os.environ, **LIMITS}, stdout=asyncio.subprocess.PIPE
-    )
-    assert server.stdout is not None
-    line = await asyncio.wait_for(server.stdout.readline(), 60)
-    assert line.startswith(b"Lectern is ready"), line
-    return server
-
-
-async def _one_room(port: int, seconds: float) -> list[Figure]:
-    tokens, room_id = await _sign_in(port)
+async def _one_room(place: School, seconds: float) -> list[Figure]:
     deliveries: list[float] = []
 
     def on_event(packet: bytes) -> None:
         if b'["message",' in packet:
             deliveries.append(time.perf_counter() - float(packet.partition(b'"text":"')[2].partition(b'"')[0]))
 
-    began = time.perf_counter()
-    peers = [await Peer.connect(port, NAMESPACE, tokens[number % len(tokens)], on_event) for number in range(CLIENTS)]
-    connects = CLIENTS / (time.perf_counter() - began)
-    await asyncio.gather(*(peer.send(NAMESPACE, _event("join_room", room_id=room_id)) for peer in peers))
-    acks = await _talk(peers, room_id, seconds)
+    peers = [await Peer.connect(place.ports[0], NAMESPACE, token, on_event) for token in place.tokens]
+    await asyncio.gather(*(peer.send(NAMESPACE, _event("join_room", room_id=place.room_id)) for peer in peers))
+    cpu = place.cpu_seconds(0)
+    acks = await _talk(peers, place.room_id, seconds)
+    cpu = place.cpu_seconds(0) - cpu
     await asyncio.sleep(0.5)
     for peer in peers:
         peer.close()
-    return _figures(connects, acks, sorted(deliveries), expected=len(acks) * CLIENTS)
+    deliveries.sort()
+    scenario = f"1 room of {CLIENTS} at {RATE}/s, durable"
+    return [
+        _figure(scenario, "messages acked", len(acks), ""),
+        _figure(scenario, "deliveries lost", len(acks) * CLIENTS - len(deliveries), ""),
+        *_latencies(scenario, "ack", acks),
+        *_latencies(scenario, "delivery", deliveries),
+        _figure(scenario, "server CPU", 100 * cpu / seconds, "% of a core"),
+    ]
 
 
 async def _talk(peers: list[Peer], room_id: str, seconds: float) -> list[float]:
-    """Send on schedule, whether or not the last message was acked; returns the latency of each ack."""
+    """Send on schedule, whether or not the last message was acked; returns the sorted latencies of the acks."""
     acks: list[float] = []
     began = time.perf_counter()
 
@@ -96,37 +78,86 @@ async def _talk(peers: list[Peer], room_id: str, seconds: float) -> list[float]:
     return sorted(acks)
 
 
-def _figures(connects: float, acks: list[float], deliveries: list[float], *, expected: int) -> list[Figure]:
-    scenario = f"1 room of {CLIENTS} at {RATE}/s, durable"
+@dataclass
+class _Storm:
+    """What the clients of a storm found."""
 
-    def figure(metric: str, value: float, unit: str) -> Figure:
-        return Figure("realtime", scenario, "lectern", metric, value, unit)
+    joins: list[float] = field(default_factory=list)  # seconds from the CONNECT to the ack of join_room
+    retries: int = 0
+    failures: list[str] = field(default_factory=list)
+    peers: list[Peer] = field(default_factory=list)
 
+
+async def _storms(place: School, scale: float) -> list[Figure]:
+    joined = await _arrive(place, place.ports[0], JOIN_SECONDS * scale)
+    place.kill(0)
+    await asyncio.wait_for(asyncio.gather(*(peer.lost for peer in joined.peers)), 5)
+    back = await _arrive(place, place.ports[1], RECONNECT_SECONDS * scale)
+    for peer in back.peers:
+        peer.close()
+    count = len(place.tokens)
     return [
-        figure("connects, one after the other", connects, "/s"),
-        figure("messages acked", len(acks), ""),
-        figure("deliveries lost", expected - len(deliveries), ""),
-        figure("ack p50", percentile(acks, 50) * 1000, "ms"),
-        figure("ack p99", percentile(acks, 99) * 1000, "ms"),
-        figure("delivery p50", percentile(deliveries, 50) * 1000, "ms"),
-        figure("delivery p99", percentile(deliveries, 99) * 1000, "ms"),
+        *_storm_figures(f"{count} join one room in {JOIN_SECONDS * scale:g} s", joined),
+        *_storm_figures(f"{count} come back in {RECONNECT_SECONDS * scale:g} s after a crash", back),
     ]
 
 
-async def _sign_in(port: int) -> tuple[list[str], str]:
-    """Tokens of students, and the id of the live class."""
-    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
-        tokens = []
-        for number in range(1, STUDENTS + 1):
-            credentials = {"email": f"student{number}@example.com", "password": "lectern-demo"}
-            async with session.post("/api/auth/login", json=credentials) as response:
-                tokens.append((await response.json())["access_token"])
-        headers = {"Authorization": f"Bearer {tokens[0]}"}
-        async with session.get("/api/classroom/courses", headers=headers) as response:
-            course = (await response.json())["items"][0]["id"]
-        async with session.get(f"/api/classroom/courses/{course}/rooms", headers=headers) as response:
-            [room] = [room for room in (await response.json())["items"] if room["kind"] == "class"]
-        return tokens, room["id"]
+async def _arrive(place: School, port: int, seconds: float) -> _Storm:
+    """Everybody connects and joins, spread evenly over some seconds."""
+    storm = _Storm()
+    began = time.perf_counter()
+    pause = seconds / len(place.tokens)
+
+    async def one(number: int, token: str) -> None:
+        scheduled = began + number * pause
+        await asyncio.sleep(max(0.0, scheduled - time.perf_counter()))
+        try:
+            peer = await Peer.connect(port, NAMESPACE, token, lambda packet: None)
+            storm.peers.append(peer)
+            await _join(peer, place.room_id, storm)
+            storm.joins.append(time.perf_counter() - scheduled)
+        except (OSError, TimeoutError, AssertionError) as error:
+            storm.failures.append(repr(error))
+
+    async with asyncio.TaskGroup() as group:
+        for number, token in enumerate(place.tokens):
+            group.create_task(one(number, token))
+    storm.joins.sort()
+    return storm
+
+
+async def _join(peer: Peer, room_id: str, storm: _Storm) -> None:
+    """Join as a client does: a refusal that says when to try again is obeyed, and counts as waiting."""
+    while True:
+        ack = json.loads(await asyncio.wait_for(peer.send(NAMESPACE, _event("join_room", room_id=room_id)), 20))
+        if ack["ok"]:
+            return
+        assert ack["error"]["retryable"], ack
+        storm.retries += 1
+        await asyncio.sleep(ack["error"].get("retry_after_ms", 100) / 1000)
+
+
+def _storm_figures(scenario: str, storm: _Storm) -> list[Figure]:
+    for failure in storm.failures[:3]:
+        print(f"{scenario}: {failure}")
+    return [
+        _figure(scenario, "joined", len(storm.joins), ""),
+        _figure(scenario, "failed", len(storm.failures), ""),
+        _figure(scenario, "told to try again", storm.retries, ""),
+        *_latencies(scenario, "connect and join", storm.joins),
+    ]
+
+
+def _latencies(scenario: str, what: str, seconds: list[float]) -> list[Figure]:
+    return [
+        _figure(scenario, f"{what} p{percent}", percentile(seconds, percent) * 1000, "ms")
+        for percent in (50, 99)
+        if seconds
+    ]
+
+
+def _figure(scenario: str, metric: str, value: float, unit: str) -> Figure:
+    return Figure("realtime", scenario, "lectern", metric, value, unit)
 
 
 def _event(name: str, **payload: str) -> bytes:

@@ -21,7 +21,7 @@ export function openDialog(title, build) {
   dialog.addEventListener("click", (event) => event.target === dialog && close());
   document.body.append(dialog);
   dialog.showModal();
-  dialog.querySelector("input, textarea, .button.primary")?.focus();
+  dialog.querySelector("input, textarea, .form-buttons .button")?.focus();
 }
 
 /** Ask before something that cannot be undone. */

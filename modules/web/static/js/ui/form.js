@@ -34,7 +34,7 @@ export function form({ fields, action, submit, buttons = [] }) {
 
   element.addEventListener("submit", async (event) => {
     event.preventDefault();
-    if (button.disabled) return;
+    if (element.hasAttribute("aria-busy")) return;
     fill(error);
     const invalid = element.querySelector(":invalid");
     if (invalid) {
@@ -42,14 +42,14 @@ export function form({ fields, action, submit, buttons = [] }) {
       invalid.focus();
       return;
     }
-    button.disabled = true;
+    button.setAttribute("aria-disabled", "true"); // not `disabled`, which loses the focus
     element.setAttribute("aria-busy", "true");
     try {
       await submit(Object.fromEntries(new FormData(element)));
     } catch (problem) {
       fill(error, describe(problem));
     } finally {
-      button.disabled = false;
+      button.removeAttribute("aria-disabled");
       element.removeAttribute("aria-busy");
     }
   });

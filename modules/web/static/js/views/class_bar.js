@@ -8,12 +8,14 @@ import { icon } from "../ui/icons.js";
 import { toast } from "../ui/toast.js";
 import { statusPill } from "./status_pill.js";
 
+const NOT_LIVE = "Hands can be raised while the class is live.";
+
 export class ClassBar {
   #room;
   #info;
   #status = h("div", { class: "room-status" });
   #controls = h("div", { class: "room-controls", role: "group", "aria-label": "Class" });
-  #banner = h("p", { class: "called", role: "status" });
+  #banner = h("p", { class: "called", role: "status", hidden: true });
   #peopleCount = h("span", {});
   #clock = h("span", { class: "pill-detail" });
   #busy = new Set();
@@ -121,7 +123,10 @@ export class ClassBar {
   }
 
   #button({ command, slot, text, icon: name, style, pressed, disabled, ask }) {
-    const run = () => (ask ? this.#askToEnd() : this.#run(command, slot));
+    const run = () => {
+      if (disabled) toast(NOT_LIVE);
+      else if (!this.#busy.has(slot)) ask ? this.#askToEnd() : this.#run(command, slot);
+    };
     return h(
       "button",
       {
@@ -129,8 +134,7 @@ export class ClassBar {
         type: "button",
         "data-command": slot,
         "aria-pressed": pressed === undefined ? null : String(pressed),
-        disabled: disabled || this.#busy.has(slot),
-        title: disabled ? "The class has not started." : null,
+        "aria-disabled": disabled || this.#busy.has(slot) ? "true" : null, // not `disabled`, which loses the focus
         onclick: run,
       },
       icon(name),

@@ -13,6 +13,7 @@ const MOST_SHOWN = 200; // people
 export class People {
   #room;
   #handsCount = h("span", { class: "count" });
+  #handsHeading = h("h2", { tabindex: "-1" }, "Raised hands", this.#handsCount);
   #handsEmpty = h("p", { class: "panel-empty" });
   #peopleCount = h("span", { class: "count" });
   #more = h("p", { class: "panel-empty" });
@@ -44,11 +45,7 @@ export class People {
         ),
       ]),
       info.kind === "class" &&
-        h("section", { class: "panel-section hands-section" }, [
-          h("h2", {}, "Raised hands", this.#handsCount),
-          hands,
-          this.#handsEmpty,
-        ]),
+        h("section", { class: "panel-section hands-section" }, [this.#handsHeading, hands, this.#handsEmpty]),
       h("section", { class: "panel-section" }, h("h2", {}, "In the room", this.#peopleCount), people, this.#more),
     ]);
     this.element.addEventListener("keydown", (event) => event.key === "Escape" && this.close());
@@ -80,8 +77,7 @@ export class People {
   #update() {
     const { classState, roster, me } = this.#room;
     const hands = classState?.hands ?? [];
-    this.#hands.update(hands.map((hand, index) => this.#handRow(hand, index)));
-    this.#rove();
+    this.#updateHands(hands);
     fill(this.#handsCount, hands.length > 0 && String(hands.length));
     fill(
       this.#handsEmpty,
@@ -99,6 +95,18 @@ export class People {
     fill(this.#more, hidden > 0 && `and ${hidden} more`);
   }
 
+  // Where the focus was on a hand that is gone now, it goes to the one in its place.
+  #updateHands(hands) {
+    const { list } = this.#hands;
+    const position = [...list.children].findIndex((item) => item.contains(document.activeElement));
+    this.#hands.update(hands.map((hand) => this.#handRow(hand)));
+    if (position >= 0 && !list.contains(document.activeElement)) {
+      const next = list.children[position] ?? list.lastElementChild ?? this.#handsHeading;
+      (next.querySelector("button") ?? next).focus();
+    }
+    this.#rove();
+  }
+
   // No target: the focused control was redrawn, or the panel itself was clicked.
   #contains(target) {
     return !target || this.element.contains(target);
@@ -110,20 +118,19 @@ export class People {
     document.removeEventListener("pointerdown", this.#onPointer);
   }
 
-  #handRow(hand, index) {
+  #handRow(hand) {
     const canCall = this.#room.can("call_on");
     return {
       key: hand.user_id,
-      signature: `${index}|${hand.name}|${hand.raised_at}|${canCall}`,
+      signature: `${hand.name}|${hand.raised_at}|${canCall}`,
       build: () =>
         h("li", { class: "hand", "data-user": hand.user_id }, [
-          h("span", { class: "hand-place", "aria-hidden": "true" }, String(index + 1)),
           avatar({ id: hand.user_id, name: hand.name, avatar_url: null }, "small"),
           h(
             "span",
             { class: "person-name" },
             hand.name,
-            h("span", { class: "detail" }, ` since ${clockTime(hand.raised_at)}`),
+            h("span", { class: "detail" }, ` ${clockTime(hand.raised_at)}`),
           ),
           canCall &&
             this.#handButton(
@@ -168,11 +175,12 @@ export class People {
 
   #handButton(command, hand, attributes, content) {
     const run = async () => {
-      button.disabled = true;
+      if (button.hasAttribute("aria-disabled")) return;
+      button.setAttribute("aria-disabled", "true"); // not `disabled`, which loses the focus
       try {
         await this.#room.command(command, { user_id: hand.user_id });
       } catch (error) {
-        button.disabled = false;
+        button.removeAttribute("aria-disabled");
         toast(describe(error), "error");
       }
     };

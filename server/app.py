@@ -27,13 +27,15 @@ from server.cpu import CpuThreads
 from server.database import Database
 from server.gateway.application import build_application
 from server.gateway.protocol import GatewayRunner
+from server.gateway.proxies import TrustedProxies
 from server.health import Health
 from server.limits import Limits
 from server.logs import RateLimitedLog
 from server.metrics import EVENT_LOOP_LAG, SLOW_CONSUMERS, start_metrics_site
 from server.migrate import check_schema
 from server.realtime.channels import Channels
-from server.realtime.engine import Connection, Engine
+from server.realtime.connection import Connection
+from server.realtime.engine import Engine
 from server.realtime.fanout import Rooms
 from server.realtime.log import RoomLog
 from server.realtime.namespace import ROOM_NAMESPACES, RoomNamespace, Sockets
@@ -155,6 +157,7 @@ def _assemble(rt: Runtime, tasks: Tasks) -> Server:
         settings.realtime,
         accept,
         origins=_origins(settings),
+        address=TrustedProxies(settings.http.trusted_proxies).client_ip,
         on_fault=lambda reason: faults.info("a client broke the protocol", extra={"reason": reason}),
         on_slow=SLOW_CONSUMERS.inc,
     )
@@ -168,7 +171,7 @@ def _assemble(rt: Runtime, tasks: Tasks) -> Server:
         rt, MODULES, auth.authenticate, health=health, events_document=describe_commands(commands)
     )
     application.router.add_route("*", SOCKET_PATH, engine.handle)
-    add_static(application)
+    add_static(application, replica_ports=settings.http.replica_ports)
     return Server(rt, application, engine, namespaces, health, tasks)
 
 

@@ -39,6 +39,7 @@ class Http(Section):
     public_url: str
     trusted_proxies: tuple[str, ...]
     cors_origins: tuple[str, ...]
+    replica_ports: tuple[int, ...]
     body_limit: int = Field(gt=0)
     request_timeout: float = Field(gt=0)
     body_timeout: float = Field(gt=0)
@@ -97,6 +98,8 @@ class Realtime(Section):
     max_pending_seconds: float = Field(gt=0)
     rooms_per_connection: int = Field(gt=0)
     connections_per_user: int = Field(gt=0)
+    unconnected_limit: int = Field(gt=0)
+    unconnected_per_address: int = Field(gt=0)
     join_limit: int = Field(gt=0)
     gap_wait: float = Field(ge=0)
     linger: float = Field(ge=0)

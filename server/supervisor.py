@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import json
 import os
 import signal
 import socket
@@ -149,6 +150,19 @@ class Supervisor:
             "LECTERN_REDIS__URL": services.redis_url,
             "LECTERN_DATA_DIR": str(self._settings.data_dir.resolve()),
             "LECTERN_HTTP__HOST": self._settings.http.host,
+            **self._siblings(),
+        }
+
+    def _siblings(self) -> dict[str, str]:
+        """Let the pages of one replica go on with another, which is another origin as long as nothing is in front."""
+        if len(self._endpoints) == 1:
+            return {}
+        ports = [endpoint.port for endpoint in self._endpoints]
+        hosts = dict.fromkeys(("127.0.0.1", "localhost", self._endpoints[0].reachable_host))
+        origins = [*self._settings.http.cors_origins, *(f"http://{host}:{port}" for host in hosts for port in ports)]
+        return {
+            "LECTERN_HTTP__REPLICA_PORTS": json.dumps(ports),
+            "LECTERN_HTTP__CORS_ORIGINS": json.dumps(origins),
         }
 
     async def _serve(self, embedded: EmbeddedServices, environment: dict[str, str]) -> None:

@@ -5,6 +5,7 @@ Only files that exist at the start are served, each under its exact name: no lis
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from html import escape
 from pathlib import Path
@@ -22,19 +23,20 @@ CONTENT_TYPES = {
     ".webmanifest": "application/manifest+json",
     ".txt": "text/plain; charset=utf-8",
 }
+HOST = re.compile(r"(?P<name>[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?")
 SERVERS_META = '<meta name="lectern-servers" content="">'
 REVALIDATE = "no-cache"  # names carry no version, so a browser asks each time and mostly gets 304
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def add_static(app: web.Application, *, servers: Iterable[str] = ()) -> None:
+def add_static(app: web.Application, *, replica_ports: Iterable[int] = ()) -> None:
     """Serve the web client: `/` is the page, `/static/…` its files.
 
-    `servers` are origins of further replicas (`http://host:port`) that the page may try when its own does not answer.
+    `replica_ports` are the ports of all replicas on this host; the page may try the others when its own does not
+    answer. Behind a load balancer there are none.
     """
-    page = _index_handler(tuple(servers))
-    app.router.add_get("/", page)
+    app.router.add_get("/", _index_handler(frozenset(replica_ports)))
     app.router.add_get("/static/{path:.+}", _file_handler(_files()))
 
 
@@ -65,20 +67,30 @@ def _files() -> dict[str, Path]:
     return {path.relative_to(STATIC).as_posix(): path for path in found}
 
 
-def _index_handler(servers: tuple[str, ...]) -> Handler:
-    text = (STATIC / INDEX).read_text(encoding="utf-8")
-    text = text.replace(SERVERS_META, SERVERS_META.replace('""', f'"{escape(",".join(servers))}"'))
-    headers = {
-        "Cache-Control": REVALIDATE,
-        "Content-Security-Policy": content_security_policy(servers),
-        "Referrer-Policy": "no-referrer",
-        "X-Content-Type-Options": "nosniff",
-    }
+def _index_handler(replica_ports: frozenset[int]) -> Handler:
+    page = (STATIC / INDEX).read_text(encoding="utf-8")
 
-    async def index(_request: web.Request) -> web.StreamResponse:
+    async def index(request: web.Request) -> web.StreamResponse:
+        servers = _siblings(request, replica_ports)
+        text = page.replace(SERVERS_META, SERVERS_META.replace('""', f'"{escape(",".join(servers))}"'))
+        headers = {
+            "Cache-Control": REVALIDATE,
+            "Content-Security-Policy": content_security_policy(servers),
+            "Referrer-Policy": "no-referrer",
+            "X-Content-Type-Options": "nosniff",
+        }
         return web.Response(text=text, content_type="text/html", headers=headers)
 
     return index
+
+
+def _siblings(request: web.Request, replica_ports: frozenset[int]) -> list[str]:
+    """Origins of the other replicas, under the name by which the browser found this one."""
+    host = HOST.fullmatch(request.host)
+    if host is None:  # it goes into a header and into the page, so it must look like one
+        return []
+    ports = sorted(replica_ports - {int(host["port"] or 80)})
+    return [f"{request.scheme}://{host['name']}:{port}" for port in ports]
 
 
 def _file_handler(files: dict[str, Path]) -> Handler:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from uuid import uuid4
 
 import pytest
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, async_playwright, expect
+
+from tests.processes import Installation
 
 pytestmark = pytest.mark.browser
 
@@ -176,6 +179,25 @@ async def test_message_sent_while_connection_was_lost_appears_once_after_resume(
     await student.picture("live-class-resumed")
 
     assert teacher.errors == []  # the student's browser complains of the requests that it made without a network
+
+
+async def test_page_goes_on_with_the_other_replica_when_its_own_is_killed(
+    run_directory: Path, browser: Browser
+) -> None:
+    async with Installation(run_directory / "browser-kill", replicas=2) as installation:
+        first, second = installation.urls
+        teacher = await enter_class(browser, first, "teacher@example.com")
+        student = await enter_class(browser, second, "student1@example.com")
+        await expect(teacher.roster).to_contain_text(student.name)
+
+        os.kill(installation.pid_of(second), signal.SIGKILL)
+        text = f"Are you still there? {uuid4()}"
+        await teacher.say(text)
+        await expect(student.said(text)).to_have_count(1, timeout=SLOW)
+        answer = f"I am. {uuid4()}"
+        await student.say(answer)
+        await expect(teacher.said(answer)).to_have_count(1, timeout=SLOW)
+        await student.picture("live-class-after-a-kill")
 
 
 async def test_reload_returns_to_the_room_with_the_draft(live_server: LiveServer, browser: Browser) -> None:

@@ -13,13 +13,15 @@ from aiohttp.test_utils import TestServer
 from yarl import URL
 
 from modules.web.routes import STATIC, add_static
+from tests.processes import free_ports
 
 
 @pytest.fixture
 async def client() -> AsyncIterator[aiohttp.ClientSession]:
     application = web.Application()
-    add_static(application, servers=("http://127.0.0.1:8081",))
-    async with TestServer(application) as server, aiohttp.ClientSession(server.make_url("/")) as session:
+    own_port = free_ports(1)
+    add_static(application, replica_ports=(own_port, 8081))
+    async with TestServer(application, port=own_port) as server, aiohttp.ClientSession(server.make_url("/")) as session:
         yield session
 
 
@@ -36,6 +38,14 @@ async def test_page_forbids_everything_but_its_own_files_and_servers(client: aio
     assert "unsafe" not in policy
     assert 'name="lectern-servers" content="http://127.0.0.1:8081"' in text
     assert not re.search(r"<style|<script(?![^>]* src=)|\son\w+=|\sstyle=", text)
+
+
+@pytest.mark.parametrize("host", ['x"><script>:8080', "a b", "evil;sandbox", "", "[::1"])
+async def test_host_that_is_none_gets_into_neither_policy_nor_page(client: aiohttp.ClientSession, host: str) -> None:
+    async with client.get("/", headers={"Host": host}) as response:
+        text = await response.text()
+        assert "connect-src 'self';" in response.headers["Content-Security-Policy"]
+    assert 'name="lectern-servers" content=""' in text
 
 
 async def test_every_file_that_page_and_modules_name_is_served(client: aiohttp.ClientSession) -> None:

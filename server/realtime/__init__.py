@@ -3,5 +3,6 @@
 Knows no feature; only this package writes to sockets.
 
 Read in this order: log.py (the write path), fanout.py (the gate), channels.py (news between replicas), presence.py,
-namespace.py (commands), engine.py (the protocols), wire.py (bytes).
+namespace.py (commands), protocol.py and packets.py (Socket.IO), engine.py, connection.py and transports.py (Engine.IO),
+wire.py (bytes).
 """

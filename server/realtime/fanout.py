@@ -36,24 +36,33 @@ logger = logging.getLogger(__name__)
 REPAIR_PAGE = 500  # events read at once to close a gap
 EARLY_LIMIT = 5000  # events behind a gap that are kept; more are read from PostgreSQL again
 PRESENCE_PAUSE = 0.5  # seconds between two presence_changed of one room
+NEVER = 2**63  # above every seq
 
 
 @dataclass(slots=True, eq=False)
 class Member:
-    """A socket in a room. Until its join is acked, what it is to receive is held back."""
+    """A socket in a room. Until its join is acked, what it is to receive is held back.
+
+    One whose connection lags is cut off: it gets no room event before it has joined again, so it never has a gap.
+    """
 
     socket: Socket
+    room_id: UUID
     joined_seq: int = 0
     held: list[tuple[int, bytes]] | None = field(default_factory=list)  # seq (0: ephemeral) and frame
 
     def take(self, seq: int, framed: bytes) -> None:
         if self.held is not None:
             self.held.append((seq, framed))
-        elif not seq or seq > self.joined_seq:
+        elif seq > self.joined_seq or (not seq and not self.socket.connection.lagging):
             self.socket.connection.send(framed)
 
     def activate(self, joined_seq: int) -> None:
         """Start to receive: first what came since the join was answered."""
+        if self.socket.connection.lagging:  # it fell behind while it joined, so it was not told then
+            self.held, self.joined_seq = None, NEVER
+            self.socket.emit("resync_required", {"room_ids": [str(self.room_id)]})
+            return
         held, self.held, self.joined_seq = self.held or [], None, joined_seq
         for seq, framed in held:
             self.take(seq, framed)
@@ -149,6 +158,17 @@ class Rooms:
         for room_id in list(self._memberships.get(socket, ())):
             self.leave(socket, room_id)
         self._memberships.pop(socket, None)
+
+    def cut_off(self, socket: Socket) -> list[UUID]:
+        """Send a socket no more events of its rooms until it joins them again; the rooms that this concerns.
+
+        It stays among the participants. Of a room that it is just joining it hears by `Member.activate`.
+        """
+        members = self._memberships.get(socket, {})
+        concerned = [room_id for room_id, member in members.items() if member.held is None]
+        for room_id in concerned:
+            members[room_id].joined_seq = NEVER
+        return concerned
 
     def require_joined(self, socket: Socket, room_id: UUID) -> None:
         """Raises:
@@ -247,7 +267,7 @@ class Rooms:
         if room.closing is not None:
             room.closing.cancel()
             room.closing = None
-        member = Member(socket)
+        member = Member(socket, room.id)
         room.members.setdefault(socket.namespace, {})[socket] = member
         return member
 
@@ -413,9 +433,11 @@ class Rooms:
                 joined.pop(user_id, None)
                 left.add(user_id)
         last = max(changes, key=lambda change: change.version)
+        since = min(change.version for change in changes) - 1
         body = {
             "room_id": str(room.id),
             "version": last.version,
+            "since": since,  # whoever knows a version before this has missed something
             "count": last.count,
             "joined": list(joined.values()),
             "left": list(left),

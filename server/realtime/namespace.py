@@ -15,10 +15,10 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from server.actor import Actor
-from server.errors import FieldError, Forbidden, Invalid, NotFound, RateLimited, Unauthenticated
+from server.errors import FieldError, Forbidden, Invalid, NotFound, RateLimited, SessionExpired, Unauthenticated
 from server.logs import sid_context, user_context
 from server.metrics import ACTIVE_USERS, SOCKET_CONNECTIONS
-from server.realtime.engine import Connection
+from server.realtime.connection import Connection
 from server.realtime.protocol import Client, Reply, Socket
 
 if TYPE_CHECKING:
@@ -100,6 +100,8 @@ class Sockets:
 class RoomNamespace:
     """A namespace of rooms (`protocol.Namespace`): clients sign in with a token and send commands from the table."""
 
+    binary = False  # files go through REST
+
     def __init__(
         self,
         name: str,
@@ -125,8 +127,11 @@ class RoomNamespace:
         self._sockets.admit(actor, client.connection)
         socket = Socket(client, self.name, actor)
         self._sockets.add(socket)
-        logger.info("connected", extra={"namespace": self.name, "user_id": str(actor.user_id)})
         return socket
+
+    def connected(self, socket: Socket) -> None:
+        """The client knows that it is in."""
+        logger.info("connected", extra={"namespace": self.name, "user_id": str(socket.actor.user_id)})
 
     async def event(self, socket: Socket, name: str, arguments: list[Any]) -> Mapping[str, Any] | Reply:
         """Check and carry out one command.
@@ -134,16 +139,25 @@ class RoomNamespace:
         Raises:
             NotFound: there is no such command in this namespace.
             Invalid: the payload does not fit its schema; `errors` names every field.
+            SessionExpired: the socket's token has ended, and `check_tokens` has not come to it yet.
             DomainError: what the service refuses with.
         """
         sid_context.set(socket.connection.sid)
         user_context.set(str(socket.actor.user_id))
         if name == "authenticate":
             return await self._renew(socket, arguments)
+        if socket.actor.expires_at <= self._rt.clock.unix():
+            raise SessionExpired
         command = self._commands.get(name)
         if command is None:
             raise NotFound(f"{self.name} has no command of this name.")
         return await command.handler(self._rt, socket, _parse(command.payload, arguments))
+
+    def lagging(self, socket: Socket) -> None:
+        """The client does not keep up: cut it off from its rooms, and tell it once to join them again."""
+        room_ids = self._rt.rooms.cut_off(socket)
+        if room_ids:
+            socket.emit("resync_required", {"room_ids": [str(room_id) for room_id in room_ids]})
 
     def disconnected(self, socket: Socket, reason: str) -> None:
         """The socket is gone, for whatever reason: take it out of everything. Idempotent."""

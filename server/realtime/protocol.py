@@ -1,76 +1,31 @@
-"""Socket.IO v5 on one connection: strict packets, the sockets of its namespaces, and their commands in order.
+"""Socket.IO v5 on one connection: the sockets of its namespaces, and their commands in order.
 
-python-socketio's packet codec is used; its dispatch is not, because there a client can call the connect and disconnect
-handlers as ordinary events, and a failing connect handler leaves a connection that is half in (PITFALLS.md 1-3). Here a
-socket exists only after its namespace has accepted it, and `connect` and `disconnect` are no names that can be sent.
+Nothing of python-socketio's server is used: there a client can call the connect and disconnect handlers as ordinary
+events, and a failing connect handler leaves a connection that is half in (PITFALLS.md 1-3). Here a socket exists only
+after its namespace has accepted it, and `connect` and `disconnect` are no names that can be sent (packets.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import orjson
-import socketio.packet
-
 from server.actor import Actor
 from server.errors import DeadlineExceeded, DomainError, Internal
-from server.realtime import wire
-from server.realtime.engine import POLICY_VIOLATION, Connection, ProtocolError
+from server.logs import RateLimitedLog
+from server.realtime import packets, wire
+from server.realtime.connection import Connection, ProtocolError
+from server.realtime.packets import Packet
 from server.tasks import Tasks
 
 logger = logging.getLogger(__name__)
-
-CONNECT, DISCONNECT, EVENT, ACK = b"40", b"41", b"42", b"43"
-CONNECT_ERROR = b"44"
-DISCONNECT_FROM = DISCONNECT + b"%s,"
-RESERVED = frozenset(
-    ("connect", "connect_error", "connecting", "disconnect", "disconnecting", "newListener", "removeListener")
-)
-MAX_ACK_ID = 2**53 - 1  # what a JavaScript client can count to
-
-
-class _Json:
-    """The codec that the packet class asks for; orjson also refuses what is nested too deeply."""
-
-    loads = staticmethod(orjson.loads)
-
-    @staticmethod
-    def dumps(value: Any, separators: object = None) -> str:  # Any: whatever JSON can hold
-        return wire.dumps(value).decode()
-
-
-class Packet(socketio.packet.Packet):  # type: ignore[misc]  # python-socketio has no types
-    """A packet of a client, refused when it is not one that a client may send to us."""
-
-    json = _Json
-    uses_binary_events = False
-
-    def decode(self, encoded_packet: str) -> int:
-        """Parse and check.
-
-        Raises:
-            ProtocolError: malformed, binary, a server's packet, or an event with a reserved name.
-        """
-        try:
-            attachments = super().decode(encoded_packet)
-        except (ValueError, TypeError, IndexError, RecursionError) as error:
-            raise ProtocolError("malformed Socket.IO packet") from error
-        if attachments or self.packet_type not in (0, 1, 2, 3):
-            raise ProtocolError("unexpected Socket.IO packet")
-        if self.packet_type == 2 and not self._is_event():
-            raise ProtocolError("malformed event")
-        if self.id is not None and self.id > MAX_ACK_ID:
-            raise ProtocolError("malformed ack id")
-        return 0
-
-    def _is_event(self) -> bool:
-        data = self.data
-        return isinstance(data, list) and bool(data) and isinstance(data[0], str) and data[0] not in RESERVED
+# A client can repeat what meets a fault of ours as often as it likes.
+noise = RateLimitedLog(logger)
 
 
 class Socket:
@@ -92,14 +47,13 @@ class Socket:
     def is_connected(self) -> bool:
         return self.client.sockets.get(self.namespace) is self and not self.connection.closed
 
-    def emit(self, name: str, data: Mapping[str, Any]) -> None:  # Any: JSON
+    def emit(self, name: str, *arguments: Any) -> None:  # Any: JSON and bytes
         """Queue an event for this socket alone."""
-        self.connection.send(wire.event_frame(self.namespace, name, wire.dumps(data)))
+        self.client.send(packets.encode(packets.EVENT, self.namespace, [name, *arguments]))
 
     def disconnect(self, reason: str) -> None:
         """Put the client out of this namespace."""
-        self.connection.send(wire.frame(DISCONNECT_FROM % self.namespace.encode()))
-        self.client.leave(self.namespace, reason)
+        self.client.expel(self.namespace, reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,21 +64,33 @@ class Reply:
     after_ack: Callable[[], None]
 
 
+# What a command is answered with: an object, to which `"ok": true` is added; a Reply; exactly these arguments; nothing.
+Answer = Mapping[str, Any] | Reply | list[Any] | None  # Any: JSON
+
+
 class Namespace(Protocol):
     """What protocol.py asks of a namespace: Lectern's (namespace.py), or those of the protocol's own tests."""
+
+    binary: bool  # whether events with binary attachments may be sent to it
 
     async def connect(self, client: Client, auth: object) -> Socket:
         """Accept a client. Raises DomainError to refuse it."""
 
-    async def event(self, socket: Socket, name: str, arguments: list[Any]) -> Mapping[str, Any] | Reply:
+    def connected(self, socket: Socket) -> None:
+        """The client has been told that it is in."""
+
+    async def event(self, socket: Socket, name: str, arguments: list[Any]) -> Answer:
         """Carry out a command and return its ack. Raises DomainError."""
+
+    def lagging(self, socket: Socket) -> None:
+        """The client does not keep up: send it no more than it must have, and tell it."""
 
     def disconnected(self, socket: Socket, reason: str) -> None:
         """The socket is gone."""
 
 
 class Client:
-    """The Socket.IO side of one connection (a `Session` of engine.py)."""
+    """The Socket.IO side of one connection (a `Session` of connection.py)."""
 
     def __init__(
         self,
@@ -141,32 +107,37 @@ class Client:
         self._tasks = tasks
         self._timeout = timeout
         self._max_queued = max_queued
-        self._queue: deque[Packet] = deque()
+        self._max_bytes = connection.engine.settings.max_packet_bytes
+        self._queue: deque[tuple[Packet, int]] = deque()  # with the size that each had
+        self._queued_bytes = 0
+        self._partial: Packet | None = None  # waits for its attachments
+        self._attachments: list[bytes] = []
+        self._expelled: set[str] = set()  # namespaces that we ended: the peer may not know yet
         self._working = False
         self._space: asyncio.Future[None] | None = None
 
-    @property
-    def is_idle(self) -> bool:
-        return not self.sockets
+    def send(self, frames: list[bytes]) -> None:
+        """Queue the frames of one packet."""
+        for framed in frames:
+            self.connection.send(framed)
 
-    async def receive(self, text: str) -> None:
+    async def receive(self, message: str | bytes) -> None:
         """Queue one packet; the peer's packets are carried out one after the other.
 
         Waits while too many are queued: then the socket is not read, which slows the peer down and nobody else.
 
         Raises:
-            ProtocolError: the packet is malformed.
+            ProtocolError: the packet is malformed, or binary where that is not spoken.
         """
-        if not text:
-            raise ProtocolError("empty message")
-        packet = Packet(encoded_packet=text)
-        if packet.packet_type == 3:
-            return  # we never ask for acks
-        self._queue.append(packet)
+        packet = self._assemble(message) if isinstance(message, bytes) else self._decode(message)
+        if packet is None or packet.type == packets.ACK:  # we never ask for acks
+            return
+        self._queue.append((packet, len(message)))
+        self._queued_bytes += len(message)
         if not self._working:
             self._working = True
             self._tasks.start(self._work(), name=f"socket:{self.connection.sid}")
-        if len(self._queue) >= self._max_queued:
+        while len(self._queue) >= self._max_queued or self._queued_bytes > self._max_bytes:
             self._space = asyncio.get_running_loop().create_future()
             await self._space
 
@@ -175,24 +146,71 @@ class Client:
         socket = self.sockets.pop(namespace, None)
         if socket is not None:
             self._namespaces[namespace].disconnected(socket, reason)
+            if not self.sockets:
+                self.connection.mark_idle()
+
+    def expel(self, namespace: str, reason: str) -> None:
+        """Put the peer out of a namespace. What it has sent there meanwhile is dropped and no fault of its own."""
+        if namespace in self.sockets:
+            self.send([wire.frame(b"4%d" % packets.DISCONNECT + wire.place(namespace))])
+            self._expelled.add(namespace)
+            self.leave(namespace, reason)
+
+    def lag(self) -> None:
+        """The peer does not keep up: its namespaces hold back what they can."""
+        for socket in list(self.sockets.values()):
+            self._namespaces[socket.namespace].lagging(socket)
 
     def closed(self, reason: str) -> None:
         """The connection is gone: so are all its sockets and what they still had queued."""
         self._queue.clear()
+        self._queued_bytes = 0
+        self._partial, self._attachments = None, []
         self._give_space()
         for namespace in list(self.sockets):
             self.leave(namespace, reason)
+
+    def _decode(self, text: str) -> Packet | None:
+        """Read a packet; None when its attachments are still to come."""
+        if self._partial is not None:
+            raise ProtocolError("text among the attachments of a packet")
+        packet = packets.decode(text)
+        if packet.type not in (packets.BINARY_EVENT, packets.BINARY_ACK):
+            return packet
+        namespace = self._namespaces.get(packet.namespace)
+        if namespace is None or not namespace.binary:
+            raise ProtocolError("binary is refused in this namespace")
+        if not packet.attachments:
+            return packets.attach(packet, [])
+        self._partial = packet
+        return None
+
+    def _assemble(self, attachment: bytes) -> Packet | None:
+        """Take an attachment; the packet when it was the last one that was missing."""
+        if self._partial is None:
+            raise ProtocolError("binary message without a packet")
+        self._attachments.append(attachment)
+        if sum(map(len, self._attachments)) > self._max_bytes:
+            raise ProtocolError("attachments too large")
+        if len(self._attachments) < self._partial.attachments:
+            return None
+        packet, self._partial = self._partial, None
+        attachments, self._attachments = self._attachments, []
+        return packets.attach(packet, attachments)
 
     async def _work(self) -> None:
         """Drain the queue. One task per connection and only while there is work, so order costs no idle task."""
         try:
             while self._queue:
-                packet = self._queue.popleft()
+                if self.connection.lagging:
+                    await self.connection.relieved()
+                    continue  # the queue may be empty now
+                packet, size = self._queue.popleft()
+                self._queued_bytes -= size
                 self._give_space()
                 await self._carry_out(packet)
         except ProtocolError as error:
-            self.connection.engine.count_fault(self.connection, str(error))
-            self.connection.close("protocol error", POLICY_VIOLATION)
+            self.connection.fail(str(error))
         finally:
             self._working = False
 
@@ -202,15 +220,15 @@ class Client:
         self._space = None
 
     async def _carry_out(self, packet: Packet) -> None:
-        name = packet.namespace or "/"
-        if packet.packet_type == 0:
+        name = packet.namespace
+        if packet.type == packets.CONNECT:
             await self._connect(name, packet.data)
-        elif packet.packet_type == 1:
+        elif packet.type == packets.DISCONNECT:
             self.leave(name, "client namespace disconnect")
-        elif name not in self.sockets:
-            raise ProtocolError("event without CONNECT")
-        else:
+        elif name in self.sockets:
             await self._event(self.sockets[name], packet)
+        elif name not in self._expelled:
+            raise ProtocolError("event without CONNECT")
 
     async def _connect(self, name: str, auth: object) -> None:
         namespace = self._namespaces.get(name)
@@ -226,46 +244,55 @@ class Client:
             self._refuse(name, {"message": error.message, "data": error_body(error)})
         except TimeoutError:
             self._refuse(name, {"message": DeadlineExceeded.message, "data": error_body(DeadlineExceeded())})
-        except Exception:
-            logger.exception("connect failed", extra={"namespace": name})
+        except Exception as error:
+            noise.log(logging.ERROR, "connect failed", extra={"namespace": name}, exc_info=error)
             self._refuse(name, {"message": Internal.message, "data": error_body(Internal())})
         else:
-            self._accept(name, socket)
+            self._accept(name, namespace, socket)
 
-    def _accept(self, name: str, socket: Socket) -> None:
+    def _accept(self, name: str, namespace: Namespace, socket: Socket) -> None:
         self.sockets[name] = socket
         if self.connection.closed:  # it went away while its token was checked: it must not stay anywhere
             self.leave(name, "transport close")
             return
-        sid = wire.dumps({"sid": f"{self.connection.sid}{name}"})
-        self.connection.send(wire.frame(b"%s%s,%s" % (CONNECT, name.encode(), sid)))
+        self._expelled.discard(name)
+        self.connection.mark_connected()
+        # Not the connection's own sid: who knows that one can send in its name.
+        sid = wire.dumps({"sid": secrets.token_urlsafe(15)})
+        self.send([wire.frame(b"4%d" % packets.CONNECT + wire.place(name) + sid)])
+        namespace.connected(socket)
 
     def _refuse(self, name: str, reason: Mapping[str, Any]) -> None:
-        place = b"" if name == "/" else name.encode() + b","
-        self.connection.send(wire.frame(CONNECT_ERROR + place + wire.dumps(reason)))
+        self.send([wire.frame(b"4%d" % packets.CONNECT_ERROR + wire.place(name) + wire.dumps(reason))])
 
     async def _event(self, socket: Socket, packet: Packet) -> None:
         """Carry out one command; every packet with an ack id is answered, whatever happens."""
         name, *arguments = packet.data
-        after_ack = None
+        answer: Answer
         try:
             async with asyncio.timeout(self._timeout):
-                reply = await self._namespaces[socket.namespace].event(socket, name, arguments)
-            if isinstance(reply, Reply):
-                after_ack = reply.after_ack
-                reply = reply.data
-            answer: Mapping[str, Any] = {"ok": True, **reply}
+                answer = await self._namespaces[socket.namespace].event(socket, name, arguments)
         except DomainError as error:
-            answer = refusal(error)
+            answer = [refusal(error)]
         except TimeoutError:
-            answer = refusal(DeadlineExceeded())
-        except Exception:
-            logger.exception("command failed", extra={"command": name, "namespace": socket.namespace})
-            answer = refusal(Internal())
+            answer = [refusal(DeadlineExceeded())]
+        except Exception as error:
+            extra = {"command": name, "namespace": socket.namespace}
+            noise.log(logging.ERROR, "command failed", extra=extra, exc_info=error)
+            answer = [refusal(Internal())]
         if packet.id is not None:
-            self.connection.send(wire.ack_frame(socket.namespace, packet.id, wire.dumps(answer)))
-        if after_ack is not None:
-            after_ack()
+            self.send(packets.encode(packets.ACK, socket.namespace, _ack(answer), packet.id))
+        if isinstance(answer, Reply):
+            answer.after_ack()
+
+
+def _ack(answer: Answer) -> list[Any]:
+    """The arguments of an ack. Nothing is null: a client with `retries` takes an ack without arguments for an error."""
+    if answer is None:
+        return [None]
+    if isinstance(answer, Reply):
+        answer = answer.data
+    return answer if isinstance(answer, list) else [{"ok": True, **answer}]
 
 
 def refusal(error: DomainError) -> dict[str, Any]:

@@ -6,6 +6,7 @@ connection is a WebSocket; the few that poll take the payload out of the frame a
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 from dataclasses import dataclass
@@ -15,9 +16,11 @@ from uuid import UUID
 import orjson
 
 TEXT = 0x1
+BINARY = 0x2
 CLOSE = 0x8
 FINAL = 0x80
 MAC_BYTES = 16
+MAX_REASON = 123  # bytes of text in a close frame, RFC 6455 section 5.5
 # What may stand in front of the payload of a Redis message, see `seal`.
 ROOM_EVENT = "r"
 EPHEMERAL = "e"
@@ -44,19 +47,27 @@ def payload_of(framed: bytes) -> bytes:
     return framed[{126: 4, 127: 10}.get(framed[1], 2) :]
 
 
-def close_frame(code: int) -> bytes:
-    """A WebSocket close frame with a status code of RFC 6455 section 7.4."""
-    return frame(code.to_bytes(2), CLOSE)
+def polled(framed: bytes) -> str:
+    """A frame as a packet of a polling payload, where binary messages travel as base64."""
+    payload = payload_of(framed)
+    if framed[0] & 0xF == BINARY:
+        return "b" + base64.b64encode(payload).decode()
+    return payload.decode()
+
+
+def close_frame(code: int, reason: str = "") -> bytes:
+    """A WebSocket close frame with a status code of RFC 6455 section 7.4 and an ASCII reason."""
+    return frame(code.to_bytes(2) + reason.encode()[:MAX_REASON], CLOSE)
+
+
+def place(namespace: str) -> bytes:
+    """How packets name a namespace: the main one not at all."""
+    return b"" if namespace == "/" else namespace.encode() + b","
 
 
 def event_frame(namespace: str, name: str, data: bytes) -> bytes:
     """The frame of a Socket.IO EVENT with one argument, which is JSON already."""
-    return frame(b'42%s,["%s",%s]' % (namespace.encode(), name.encode(), data))
-
-
-def ack_frame(namespace: str, ack_id: int, data: bytes) -> bytes:
-    """The frame of a Socket.IO ACK with one argument, which is JSON already."""
-    return frame(b"43%s,%d[%s]" % (namespace.encode(), ack_id, data))
+    return frame(b'42%s["%s",%s]' % (place(namespace), name.encode(), data))
 
 
 def dumps(value: Any) -> bytes:  # Any: whatever JSON can hold

@@ -53,7 +53,7 @@ def serve(settings: Settings, options: argparse.Namespace) -> int:
         if options.watch_fd is not None:
             _stop_at_end_of(options.watch_fd, stop)
         try:
-            await serve_until(settings, stop)
+            await serve_until(settings, stop, schema_patience=options.await_schema)
         except OSError as error:
             raise ConfigurationError(
                 f"cannot listen on {settings.http.host}:{settings.http.port}: {error.strerror}"
@@ -148,6 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     everything.set_defaults(command=up)
     one = commands.add_parser("serve", help=serve.__doc__)
     one.add_argument("--watch-fd", type=int, help="stop at the end of this pipe")
+    one.add_argument("--await-schema", type=float, default=0.0, metavar="SECONDS", help="time for who migrates now")
     one.set_defaults(command=serve)
     for listening in (everything, one):
         listening.add_argument("--host", help="address to listen on")

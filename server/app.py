@@ -32,7 +32,7 @@ from server.health import Health
 from server.limits import Limits
 from server.logs import RateLimitedLog
 from server.metrics import EVENT_LOOP_LAG, SLOW_CONSUMERS, start_metrics_site
-from server.migrate import check_schema
+from server.migrate import await_schema
 from server.realtime.channels import Channels
 from server.realtime.connection import Connection
 from server.realtime.engine import Engine
@@ -72,13 +72,15 @@ class Server:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Server]:
+async def running(settings: Settings, *, schema_patience: float = 0.0) -> AsyncIterator[Server]:
     """Start everything but the listening port, and stop it again in the reverse order.
+
+    Somebody who migrates at this moment gets `schema_patience` seconds for it.
 
     Raises:
         ConfigurationError: PostgreSQL cannot be reached, or its schema is not ours.
     """
-    await check_schema(settings.database)
+    await await_schema(settings.database, schema_patience)
     async with AsyncExitStack() as stack:
         rt, tasks = await _start_runtime(settings, stack)
         server = _assemble(rt, tasks)
@@ -86,14 +88,14 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         yield server
 
 
-async def serve(settings: Settings, stop: asyncio.Event) -> None:
+async def serve(settings: Settings, stop: asyncio.Event, *, schema_patience: float = 0.0) -> None:
     """Serve until `stop` is set, then drain: no request that was accepted fails.
 
     Raises:
         ConfigurationError: as for `running`.
         OSError: the port is taken.
     """
-    async with running(settings) as server:
+    async with running(settings, schema_patience=schema_patience) as server:
         runner = GatewayRunner(server.application, settings.http)
         await runner.setup()
         try:

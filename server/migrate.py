@@ -6,7 +6,9 @@ not know (`check_schema`), so an old program cannot write into new tables.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +21,13 @@ from server.settings import Database as DatabaseSettings
 MIGRATIONS = ROOT / "migrations"
 LOCK_KEY = 0x4C45_4354  # "LECT": the advisory lock of whoever migrates
 LOCK_WAIT = "60s"
+POLL = 0.05  # seconds
 DDL_LOCK_TIMEOUT = "5s"  # a migration that waits for a hot table longer than this gives up: it would stop all writers
 DDL_STATEMENT_TIMEOUT = "60s"
+
+
+class SchemaBehind(ConfigurationError):
+    """The database lacks migrations that this program needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +91,27 @@ async def check_schema(settings: DatabaseSettings, migrations: list[Migration] |
     try:
         known = await _applied(conn)
     except asyncpg.UndefinedTableError as error:
-        raise ConfigurationError("the database has no schema yet: run `python -m server migrate`") from error
+        raise SchemaBehind("the database has no schema yet: run `python -m server migrate`") from error
     finally:
         await conn.close()
     applied = _compare(known, migrations)
     if applied < len(migrations):
-        raise ConfigurationError(
+        raise SchemaBehind(
             f"the schema of the database is at {applied}, this program needs {len(migrations)}:"
             " run `python -m server migrate`"
         )
+
+
+async def await_schema(settings: DatabaseSettings, patience: float) -> None:
+    """Like `check_schema`, but somebody else gets `patience` seconds to migrate first."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return await check_schema(settings)
+        except SchemaBehind:
+            if time.monotonic() >= deadline:
+                raise
+        await asyncio.sleep(POLL)
 
 
 async def _connect(settings: DatabaseSettings) -> Connection:

@@ -31,6 +31,7 @@ PROBE_TIMEOUT = 2.0  # seconds
 SERVICES_INTERVAL = 1.0  # seconds between two looks at the private services
 RESTART_PAUSE = 0.2  # seconds before a dead replica is started again; doubles
 RESTART_PAUSE_LIMIT = 5.0  # seconds
+SCHEMA_PATIENCE = 120.0  # seconds that a replica waits for the migration that was started with it
 STABLE_AFTER = 30.0  # seconds of life after which a death counts as the first one again
 DRAIN_MARGIN = 5.0  # seconds that a replica gets beyond its own drain timeout
 STANDARD_ERROR = 2  # standard output carries the ready line and nothing else
@@ -138,10 +139,20 @@ class Supervisor:
         return None if task.cancelled() else task.result()
 
     async def _work(self, embedded: EmbeddedServices, environment: dict[str, str]) -> None:
+        with _lifeline() as lifeline:
+            async with asyncio.TaskGroup() as group:
+                # A replica takes as long to import its program as the migration takes: they start together.
+                migrated = group.create_task(self._migrate(environment), name="migrate")
+                for index, endpoint in enumerate(self._endpoints):
+                    own = environment | self._ports(index, endpoint)
+                    group.create_task(self._keep(endpoint, own, lifeline), name=f"replica {endpoint.port}")
+                group.create_task(self._announce(migrated), name="announce")
+                group.create_task(_keep_services(embedded), name="private services")
+
+    async def _migrate(self, environment: dict[str, str]) -> None:
         migration = await self._child("migrate", *["--demo"] * self._demo, environment=environment)
         if migration.returncode:
-            return self._fail(migration.returncode)
-        await self._serve(embedded, environment)
+            self._fail(migration.returncode)
 
     def _environment(self, services: Services) -> dict[str, str]:
         """Hand our own environment on, with what the command line and the private services have settled."""
@@ -165,15 +176,6 @@ class Supervisor:
             "LECTERN_HTTP__CORS_ORIGINS": json.dumps(origins),
         }
 
-    async def _serve(self, embedded: EmbeddedServices, environment: dict[str, str]) -> None:
-        with _lifeline() as lifeline:
-            async with asyncio.TaskGroup() as group:
-                for index, endpoint in enumerate(self._endpoints):
-                    own = environment | self._ports(index, endpoint)
-                    group.create_task(self._keep(endpoint, own, lifeline), name=f"replica {endpoint.port}")
-                group.create_task(self._announce(), name="announce")
-                group.create_task(_keep_services(embedded), name="private services")
-
     def _ports(self, index: int, endpoint: Endpoint) -> dict[str, str]:
         metrics = self._settings.metrics.port
         return {
@@ -187,7 +189,7 @@ class Supervisor:
         pause = RESTART_PAUSE
         while True:
             born = clock()
-            arguments = ("serve", "--watch-fd", str(lifeline))
+            arguments = ("serve", "--watch-fd", str(lifeline), "--await-schema", str(SCHEMA_PATIENCE))
             replica = await self._child(*arguments, environment=environment, descriptors=(lifeline,))
             if replica.returncode == CONFIGURATION_EXIT and not self._announced:
                 return self._fail(CONFIGURATION_EXIT)
@@ -223,7 +225,8 @@ class Supervisor:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(child.wait(), self._settings.http.drain_timeout + DRAIN_MARGIN)
 
-    async def _announce(self) -> None:
+    async def _announce(self, migrated: asyncio.Task[None]) -> None:
+        await asyncio.wait([migrated])
         for endpoint in self._endpoints:
             while not await endpoint.can_serve():  # noqa: ASYNC110 - it is another process
                 await asyncio.sleep(PROBE_INTERVAL)

@@ -1,5 +1,7 @@
 """Who is here, over two replicas: everybody once, nobody who is gone."""
 
+import itertools
+
 from server.app import running
 from tests.conftest import listening
 from tests.waiting import eventually
@@ -96,6 +98,8 @@ async def test_large_rooms_get_a_summary_instead_of_each_coming_and_going(people
     await teacher.until(lambda client: sum(len(c["joined"]) for c in client.events("presence_changed")) >= 4)
     changes = teacher.events("presence_changed")
     assert changes[-1]["count"] == 6
+    for earlier, later in itertools.pairwise(changes):
+        assert later["since"] == earlier["version"] < later["version"]
     assert len(teacher.events("user_joined")) == 1
     assert {user["id"] for change in changes for user in change["joined"]} < ids
 

@@ -26,10 +26,10 @@ export class Roster {
     return "changed";
   }
 
-  #changed({ version, count, joined, left }) {
+  #changed({ version, since, count, joined, left }) {
     if (this.#version !== null && version <= this.#version) return null;
-    // A summary may stand for several changes, one version each.
-    const jumped = this.#version !== null && version > this.#version + Math.max(1, joined.length + left.length);
+    // A summary stands for all changes behind `since`; one that begins later than what is known here has a gap before it.
+    const jumped = this.#version !== null && since > this.#version;
     this.#version = version;
     this.#left(left, count);
     this.#joined(joined, count);

@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULTS = ROOT / "config" / "default.toml"
@@ -184,7 +190,10 @@ def load_settings(**overrides: Any) -> Settings:  # Any: the values of a nested 
         settings: Settings = model(**overrides)
     except ValidationError as error:
         raise ConfigurationError(_describe(error)) from error
-    except ValueError as error:  # a TOML file that does not parse, or a list in the environment that is no JSON
+    except SettingsError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigurationError(f'configuration: {reason} (a list is written as JSON: ["a", "b"])') from error
+    except ValueError as error:  # a TOML file that does not parse
         raise ConfigurationError(f"configuration: {' '.join(str(error).split())}") from error
     return _with_secret(settings)
 

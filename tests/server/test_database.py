@@ -99,10 +99,13 @@ async def test_killed_connections_are_replaced(database):
 
 
 async def test_an_error_in_a_transaction_rolls_it_back_and_keeps_the_connection(database):
-    with pytest.raises(ZeroDivisionError):
+    async def fail():
         async with database.transaction() as conn:
             await conn.execute("CREATE TABLE half (id integer)")
             raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
     async with database.connection() as conn:
         assert await conn.fetchval("SELECT to_regclass('half')") is None
 

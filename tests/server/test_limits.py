@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 
 from server import limits
@@ -10,7 +12,7 @@ def clock(monkeypatch):
     class Clock:
         now = 100.0
 
-    monkeypatch.setattr(limits.time, "monotonic", lambda: Clock.now)
+    monkeypatch.setattr("server.limits.time", SimpleNamespace(monotonic=lambda: Clock.now))
     return Clock
 
 

@@ -1,4 +1,4 @@
-"""The command line: `python -m server up | serve | migrate | config | seed`.
+"""The command line: `python -m server up | serve | migrate | config | seed | verify`.
 
 Parses, starts a loop and reports; decides nothing.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from server.logs import configure_logging
-from server.settings import ConfigurationError, Settings, load_settings
+from server.settings import ConfigurationError, Settings, load_settings, planted_bugs
 
 BAD_CONFIGURATION = 2
 
@@ -91,6 +91,17 @@ def config(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
+def verify(settings: Settings, options: argparse.Namespace) -> int:
+    """Prove the guarantees: a random schedule of faults on private services. Exit code 1 when a promise was broken."""
+    from server.verify.command import verify as carry_out
+
+    seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(3))
+    run = carry_out(
+        minutes=options.minutes, seed=seed, replicas=options.replicas, say=print, bugs=",".join(sorted(planted_bugs()))
+    )
+    return _run(run)
+
+
 async def _seed(settings: Settings) -> int:
     from server.database import Database
     from server.demo import seed_demo
@@ -158,6 +169,11 @@ def _parser() -> argparse.ArgumentParser:
     schema.set_defaults(command=migrate)
     commands.add_parser("config", help=config.__doc__).set_defaults(command=config)
     commands.add_parser("seed", help=seed.__doc__).set_defaults(command=seed)
+    faults = commands.add_parser("verify", help=verify.__doc__)
+    faults.add_argument("--minutes", type=float, default=5.0, help="how long the schedule takes")
+    faults.add_argument("--seed", type=int, help="the same seed makes the same choice of faults")
+    faults.add_argument("--replicas", type=int, default=2, help="server processes")
+    faults.set_defaults(command=verify)
     for command in commands.choices.values():
         command.add_argument("--data", type=Path, help="where data is kept (data_dir)")
     return parser

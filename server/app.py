@@ -31,7 +31,7 @@ from server.gateway.proxies import TrustedProxies
 from server.health import Health
 from server.limits import Limits
 from server.logs import RateLimitedLog
-from server.metrics import EVENT_LOOP_LAG, SLOW_CONSUMERS, start_metrics_site
+from server.metrics import EVENT_LOOP_LAG, EVENT_LOOP_TASKS, SLOW_CONSUMERS, start_metrics_site
 from server.migrate import await_schema
 from server.realtime.channels import Channels
 from server.realtime.connection import Connection
@@ -85,6 +85,7 @@ async def running(settings: Settings, *, schema_patience: float = 0.0) -> AsyncI
         rt, tasks = await _start_runtime(settings, stack)
         server = _assemble(rt, tasks)
         tasks.forever(_measure_lag, name="loop lag", pause=lambda: 0.0)
+        EVENT_LOOP_TASKS.set_function(lambda: len(asyncio.all_tasks()))
         yield server
 
 

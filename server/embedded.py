@@ -116,6 +116,10 @@ class EmbeddedServices:
         """Whether every private server still runs."""
         return all(server.pid() is not None for server in self._servers)
 
+    def pid_of(self, name: str) -> int | None:
+        """Return the process of "PostgreSQL" or "Valkey"; None when it does not run or is not private."""
+        return next((server.pid() for server in self._servers if server.name == name), None)
+
     @contextlib.asynccontextmanager
     async def _exclusive(self) -> AsyncIterator[None]:
         """Let one process at a time start or stop the servers of this data directory."""

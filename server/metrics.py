@@ -64,6 +64,7 @@ SLOW_CONSUMERS = Counter("slow_consumers_total", "Sockets cut loose because they
 EVENT_LOOP_LAG = Histogram(
     "event_loop_lag_seconds", "How late the event loop runs a timer.", registry=REGISTRY, buckets=_FAST_BUCKETS
 )
+EVENT_LOOP_TASKS = Gauge("event_loop_tasks_current", "Tasks on the event loop.", registry=REGISTRY)
 DEPENDENCY_UP = Gauge("dependency_up", "1 while a dependency answers, else 0.", ("name",), registry=REGISTRY)
 RATE_LIMITED = Counter("rate_limited_total", "Requests refused by a rate limit.", ("group",), registry=REGISTRY)
 

@@ -57,6 +57,7 @@ class Connection:
         "_poll",
         "_poll_transport",
         "_queued",
+        "_scheduled",
         "_stalled_at",
         "_transport",
         "closed",
@@ -87,6 +88,7 @@ class Connection:
         self.upgraded = False  # a WebSocket carries it
         self._transport: asyncio.Transport | None = None
         self._pending: list[bytes] = []
+        self._scheduled = False  # a flush is due
         self._queued = 0  # bytes that were ever sent here
         self._handed = 0  # of those, bytes that the transport has taken or a poll has fetched
         self._mark = 0  # while bytes wait: those up to here were queued before `_stalled_at`
@@ -101,13 +103,15 @@ class Connection:
         """Queue one frame; it leaves with all others of this turn of the loop."""
         if self.closed:
             return
-        if not self._pending:
+        if not self._scheduled:
+            self._scheduled = True
             self.engine.schedule(self)
         self._pending.append(framed)
         self._queued += len(framed)
 
     def flush(self) -> None:
         """Write what is pending, and see whether the peer keeps up."""
+        self._scheduled = False
         if self._transport is not None:
             self._write_pending()
         elif self._poll is not None:
@@ -256,7 +260,8 @@ class Connection:
         self._pending = [packet for packet in self._pending if packet is not wire.NOOP]
         if self._poll is not None and not self._poll.done():
             self._poll.set_result(None)
-        if self._pending:
+        if self._pending and not self._scheduled:
+            self._scheduled = True
             self.engine.schedule(self)
 
     async def _wait_for_news(self, transport: asyncio.Transport | None) -> None:

@@ -124,7 +124,7 @@ async def change_course(
 
 
 async def delete_course(rt: Runtime, actor: Actor, course_id: UUID) -> None:
-    """Remove a course with its rooms; who is in one is put out when the replicas next compare heads (seconds).
+    """Remove a course with its rooms and their logs; who is in one is put out.
 
     Raises:
         NotFound, Forbidden: the actor cannot see the course, or does not own it.
@@ -135,7 +135,11 @@ async def delete_course(rt: Runtime, actor: Actor, course_id: UUID) -> None:
             raise Forbidden("Only an owner can delete a course.")
         # Before the cascade gets at them, in the order of the room log, so that the two cannot deadlock.
         await store.lock_rooms(conn, course_id)
+        rooms = await store.list_room_ids(conn, course_id)
         await store.delete_course(conn, course_id)
+        await rt.log.forget(conn, rooms)
+    for room_id in rooms:
+        await rt.rooms.close(room_id)
 
 
 async def join_course(rt: Runtime, actor: Actor, code: str) -> Course:
@@ -279,7 +283,7 @@ async def change_room(
 
 
 async def delete_room(rt: Runtime, actor: Actor, room_id: UUID) -> None:
-    """Remove a room; who is in it is put out when the replicas next compare heads (seconds).
+    """Remove a room and its log; who is in it is put out.
 
     Raises:
         NotFound, Forbidden: the actor cannot see the room, or does not manage it.
@@ -287,6 +291,8 @@ async def delete_room(rt: Runtime, actor: Actor, room_id: UUID) -> None:
     async with rt.database.transaction() as conn:
         _require_manager(await access_room(conn, actor, room_id))
         await store.delete_room(conn, room_id)
+        await rt.log.forget(conn, [room_id])
+    await rt.rooms.close(room_id)
 
 
 async def read_state(rt: Runtime, actor: Actor, room_id: UUID) -> Head:

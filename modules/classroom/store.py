@@ -275,7 +275,7 @@ async def update_room(
 
 
 async def delete_room(conn: Connection, room_id: UUID) -> None:
-    """Remove a room; its log cannot be reached any more."""
+    """Remove a room; its log is the room log's to forget."""
     await conn.execute("DELETE FROM rooms WHERE id = $1", room_id)
 
 

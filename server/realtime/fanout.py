@@ -192,8 +192,15 @@ class Rooms:
 
     async def revoke(self, room_id: UUID, user_id: UUID, code: str) -> None:
         """Put a user out of a room on all replicas; each of the user's sockets there gets `access_revoked`."""
+        self._revoke(room_id, code, f"+{user_id}")
+
+    async def close(self, room_id: UUID) -> None:
+        """Put everybody out of a room that was deleted, on all replicas."""
+        self._revoke(room_id, "not_found", "")
+
+    def _revoke(self, room_id: UUID, code: str, audience: str) -> None:
         data = {"room_id": str(room_id), "code": code}
-        news = News(wire.REVOKED, self._replica, 0, "access_revoked", f"+{user_id}", wire.dumps(data))
+        news = News(wire.REVOKED, self._replica, 0, "access_revoked", audience, wire.dumps(data))
         self._hear(room_id, news)
         self.channels.publish(room_id, wire.seal(self._key, room_id, news))
 

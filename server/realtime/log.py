@@ -180,6 +180,14 @@ class RoomLog:
             )
         return _events(room_id, rows[::-1])
 
+    async def forget(self, conn: Connection, room_ids: Sequence[UUID]) -> None:
+        """Delete the logs of rooms, in the transaction that deletes the rooms themselves."""
+        await conn.execute(
+            "WITH events AS (DELETE FROM room_events WHERE room_id = ANY($1::uuid[]))"
+            " DELETE FROM cmd_ids WHERE room_id = ANY($1::uuid[])",
+            room_ids,
+        )
+
     # The write path, from here on.
 
     async def _turn(self, shard: int) -> None:

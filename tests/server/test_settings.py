@@ -41,6 +41,7 @@ def test_overlay_and_environment_win_over_the_defaults_in_this_order(tmp_path, m
         ({"LECTERN_HTTP__PORT": "x"}, "http.port"),
         ({"LECTERN_HTTP__PORT": "70000"}, "http.port"),
         ({"LECTERN_HTTP__CORS_ORIGINS": "not json"}, "written as JSON"),
+        ({"LECTERN_HTTP__TRUSTED_PROXIES": '["10.0.0.0/99"]'}, "http.trusted_proxies"),
         ({"LECTERN_CONFIG": "/nowhere.toml"}, "no such file"),
         ({"LECTERN_ENVIRONMENT": "production"}, "secret: must be set in production"),
         ({"LECTERN_SECRET": "short"}, "secret"),

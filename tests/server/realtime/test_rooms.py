@@ -213,6 +213,25 @@ async def test_events_look_the_same_over_the_socket_by_rest_and_in_the_history(p
     assert json.dumps(event["data"])
 
 
+@pytest.mark.parametrize("what", ["rooms", "courses"])
+async def test_a_deleted_room_puts_everybody_out_and_leaves_no_log(people, second_url, rt, what):
+    teacher = await people.sign_in("teacher")
+    student = await people.sign_in("student1")
+    client = await student.connect(url=second_url)
+    room_id = await student.class_room()
+    await client.join(room_id)
+    await client.say(room_id, "soon gone")
+    room = await teacher.call("GET", f"/api/classroom/rooms/{room_id}", status=200)
+    target = {"rooms": room_id, "courses": room["course_id"]}[what]
+    await teacher.call("DELETE", f"/api/classroom/{what}/{target}", status=204)
+    assert await client.wait_for("access_revoked") == {"room_id": room_id, "code": "not_found"}
+    ack = await client.send("message", room_id=room_id, id=str(uuid4()), text="still here?")
+    assert ack["error"]["code"] == "not_found"
+    async with rt.database.connection() as conn:
+        for query in ("SELECT count(*) FROM room_events", "SELECT count(*) FROM cmd_ids"):
+            assert await conn.fetchval(query) == 0
+
+
 async def test_a_removed_member_stops_to_receive_and_to_write_on_every_replica(people, second_url):
     teacher = await people.sign_in("teacher")
     student = await people.sign_in("student1")

@@ -172,7 +172,7 @@ def _settings(directory: Path, services: Services, database: str, prefix: str, *
         secret=SECRET,
         database={"url": _url_of(services, database)},
         redis={"url": services.redis_url, "prefix": prefix},
-        auth=FAST_HASHING,
+        auth={**FAST_HASHING, **changes.pop("auth", {})},
         log={"level": "WARNING"},
         **changes,
     )

@@ -132,7 +132,8 @@ async def protocol_application(
 @asynccontextmanager
 async def listening(application: web.Application, port: int = 0) -> AsyncIterator[str]:
     """Serve on the loopback interface; the address."""
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
+    # Refused bodies are read on for a moment only, as by the gateway's own runner.
+    runner = web.AppRunner(application, access_log=None, lingering_time=0.2, shutdown_timeout=1)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", port).start()

@@ -1,0 +1,2 @@
+-- Identity: what accounts, sessions and second factors need beyond the first migration.
+SELECT 1;

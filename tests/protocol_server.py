@@ -51,6 +51,9 @@ class Echo:
         else:
             self._connection.send(wire.frame(b"4" + message.encode()))
 
+    async def finish(self) -> None:
+        """Nothing is queued."""
+
     def lag(self) -> None:
         """There is nothing that could be held back."""
 

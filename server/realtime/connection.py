@@ -39,6 +39,9 @@ class Session(Protocol):
     async def receive(self, message: str | bytes) -> None:
         """Take one message; waits when too many are queued. Raises ProtocolError."""
 
+    async def finish(self) -> None:
+        """Carry out what came before the peer said goodbye; takes a bounded time."""
+
     def lag(self) -> None:
         """The peer does not keep up: send it no more than it must have."""
 
@@ -228,6 +231,7 @@ class Connection:
             self.heard_at = time.monotonic()
             self.pinged_at = None
         elif packet == "1":
+            await self.session.finish()
             self.close("client disconnect", NORMAL, farewell=wire.NOOP)
         else:
             raise ProtocolError("unexpected Engine.IO packet")

@@ -51,6 +51,11 @@ class Socket:
         """Queue an event for this socket alone."""
         self.client.send(packets.encode(packets.EVENT, self.namespace, [name, *arguments]))
 
+    def expire(self, reason: str) -> None:
+        """Put the client out because its login is over; it may come back with a new token."""
+        self.emit("session_expired", {"code": "session_expired"})
+        self.disconnect(reason)
+
     def disconnect(self, reason: str) -> None:
         """Put the client out of this namespace."""
         self.client.expel(self.namespace, reason)
@@ -115,6 +120,7 @@ class Client:
         self._expelled: set[str] = set()  # namespaces that we ended: the peer may not know yet
         self._working = False
         self._space: asyncio.Future[None] | None = None
+        self._finished: asyncio.Future[None] | None = None
 
     def send(self, frames: list[bytes]) -> None:
         """Queue the frames of one packet."""
@@ -140,6 +146,12 @@ class Client:
         while len(self._queue) >= self._max_queued or self._queued_bytes > self._max_bytes:
             self._space = asyncio.get_running_loop().create_future()
             await self._space
+
+    async def finish(self) -> None:
+        """Carry out what came before the peer left: to send something and to close at once is usual."""
+        if self._working:
+            self._finished = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._finished], timeout=self._timeout)
 
     def leave(self, namespace: str, reason: str) -> None:
         """Forget a socket and tell its namespace; nothing if it is not connected."""
@@ -213,6 +225,8 @@ class Client:
             self.connection.fail(str(error))
         finally:
             self._working = False
+            if self._finished is not None and not self._finished.done():
+                self._finished.set_result(None)
 
     def _give_space(self) -> None:
         if self._space is not None and not self._space.done():

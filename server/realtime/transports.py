@@ -149,6 +149,7 @@ async def _part(socket: web.WebSocketResponse, connection: Connection, transport
     if connection.closed:  # we began it, or the transport was aborted
         await _wait_for_close(socket)
     else:
+        await connection.session.finish()
         code = socket.close_code or NORMAL
         connection.close("transport close", NORMAL if code == NO_STATUS else code)
     transport.close()

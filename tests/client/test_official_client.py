@@ -22,7 +22,10 @@ def installed():
 
 @pytest.fixture
 def settings_changes():
-    return {"chat": {"message_rate": 1000.0, "message_burst": 1000}}  # it talks faster than people do
+    return {
+        "chat": {"message_rate": 1000.0, "message_burst": 1000},  # it talks faster than people do
+        "realtime": {"connections_per_user": 100},  # and has more windows open
+    }
 
 
 async def run(*arguments: str):
@@ -51,3 +54,27 @@ async def test_everything_that_the_official_client_does_works(people, url):
     assert report["retried"]["ok"]
     assert report["resumed"] == {"resumed": True, "texts": ["with retries", "while you were away"]}
     assert report["disconnect_reason"] == "io client disconnect"
+
+
+async def test_what_the_official_client_can_do_beyond_a_conversation_works(people, url):
+    student = await people.sign_in("student1")
+    report = await run("behaviours.mjs", url, student.token, await student.class_room())
+    assert report == {
+        "upgraded": True,
+        "upgrade_contiguous": True,
+        "ack_in_time": True,
+        "ack_too_late": "operation has timed out",
+        "after_late_ack": True,
+        "first_refusal": "unauthenticated",
+        "auth_asked": 3,
+        "while_away": ["buffered", "buffered again", "volatile, here"],
+        "retried": [True] * 5,
+        "retried_once": True,
+        "retried_refusal": "not_found",
+        "unknown_beside": "Invalid namespace",
+        "other_stays": True,
+        "same_connection": True,
+        "polling": True,
+        "polled_contiguous": True,
+        "binary": ["transport close", 1008],
+    }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import operator
+from functools import partial
 
 import aiohttp
 import pytest
@@ -303,5 +305,5 @@ async def test_connections_leave_the_lobby_and_the_engine_when_they_end(eio, sio
         assert bare.engine.lobby.size == (2 if bare is sio else 0)
         await websocket.close()
         await bare.post(sid, "1")
-        await eventually(lambda bare=bare: not bare.engine.connections)
+        await eventually(partial(operator.not_, bare.engine.connections))
         assert bare.engine.lobby.size == 0

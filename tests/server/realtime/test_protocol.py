@@ -125,3 +125,25 @@ async def test_authenticate_goes_on_with_a_new_token_of_the_same_user_only(peopl
     assert (await client.do("authenticate", token=again.token))["expires_in"] > 0
     ack = await client.send("authenticate", token=teacher.token)
     assert ack["error"]["code"] == "forbidden"
+
+
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+async def test_what_was_sent_before_the_goodbye_is_carried_out(http, people, transport):
+    """A client may send something and close at once."""
+    listener, room_id = await people.in_class("teacher")
+    person = await people.sign_in("student1")
+    payloads = [{"room_id": room_id, "id": str(uuid4()), "text": f"{number}"} for number in range(10)]
+    packets = [f"42/chat,{json.dumps(['message', payload])}" for payload in payloads]
+    connect = "40/chat," + json.dumps({"token": person.token})
+    if transport == "websocket":
+        async with http.ws_connect("/socket.io/", params=WEBSOCKET) as websocket:
+            for packet in (connect, *packets):
+                await websocket.send_str(packet)
+    else:
+        params = {"EIO": "4", "transport": "polling"}
+        async with http.get("/socket.io/", params=params) as response:
+            params["sid"] = json.loads((await response.text())[1:])["sid"]
+        async with http.post("/socket.io/", params=params, data="\x1e".join((connect, *packets, "1"))) as response:
+            assert response.status == 200
+    await listener.until(lambda client: len(client.events("message")) == 10)
+    assert [event["data"]["text"] for event in listener.events("message")] == [f"{number}" for number in range(10)]

@@ -251,7 +251,7 @@ async def test_a_socket_in_two_namespaces_is_told_in_both(server, people, url, r
     connection = server.engine.connections[sid]
     while not connection.lagging:
         await speaker.say(room_id, TEXT)
-    told = []
+    told: list[str] = []
     while len(told) < 2:
         text = await raw.text()
         if '["resync_required"' in text:

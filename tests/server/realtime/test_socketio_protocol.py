@@ -232,7 +232,7 @@ async def test_what_a_client_acks_is_ignored_also_with_attachments(sio):
 async def test_many_packets_of_one_payload_are_answered_in_order(sio):
     sid = await sio.open_polling()
     await sio.post(sid, "\x1e".join(["40", *(f'42{n}["message-with-ack",{n}]' for n in range(500))]))
-    answers = []
+    answers: list[str] = []
     while len(answers) < 500:
         _, payload = await sio.poll(sid)
         answers += [packet for packet in payload.split("\x1e") if packet.startswith("43")]

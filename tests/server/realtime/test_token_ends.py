@@ -83,7 +83,7 @@ async def test_the_connection_of_an_ended_session_closes_soon(people, server, ur
         await raw.open(url)
         await raw.say("40/chat," + json.dumps({"token": person.token}))
         assert (await raw.text()).startswith("40/chat,")
-        seen = []
+        seen: list[str] = []
         while not seen or seen[-1] != "41/chat,":
             seen.append(await raw.text())
         assert seen[-2] == '42/chat,["session_expired",{"code":"session_expired"}]'

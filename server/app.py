@@ -42,6 +42,8 @@ from server.realtime.namespace import ROOM_NAMESPACES, RoomNamespace, Sockets
 from server.realtime.presence import Presence
 from server.realtime.protocol import Client
 from server.realtime.reference import describe_commands
+from server.realtime.revocation import INTERVAL as REVOCATION_INTERVAL
+from server.realtime.revocation import Revocation
 from server.realtime.work import RoomRules
 from server.runtime import Runtime
 from server.settings import Settings
@@ -166,6 +168,15 @@ def _assemble(rt: Runtime, tasks: Tasks) -> Server:
     )
     tasks.forever(_beating(engine), name="ping wheel", pause=lambda: engine.beat_interval)
     tasks.forever(_checking_tokens(sockets, rt.clock), name="token ends", pause=lambda: TOKEN_INTERVAL)
+    revocation = Revocation(
+        rt.database,
+        rt.clock,
+        sockets,
+        rt.rooms,
+        read_sessions=auth.live_sessions,
+        read_roles=classroom.read_roles,
+    )
+    tasks.forever(revocation.check, name="revocations", pause=lambda: REVOCATION_INTERVAL)
 
     health = Health({"postgresql": rt.database.ping})
     rt.rooms.channels.on_up = lambda up: health.report("redis", up=up)

@@ -1,7 +1,8 @@
 """auth owns accounts, login sessions and tokens: `auth_sessions`, and `users` apart from what profile writes there.
 
 This is its front door; what is not exported here is private. `authenticate` is what the gateway and the namespaces ask
-who a caller is; `summaries` shows users to others; `ensure_user` and `hash_password` are for whoever seeds accounts.
+who a caller is; `summaries` shows users to others; `ensure_user` and `hash_password` are for whoever seeds accounts;
+`live_sessions` tells which of many login sessions still live.
 """
 
 from modules.auth.authentication import authenticate
@@ -9,5 +10,16 @@ from modules.auth.module import MODULE
 from modules.auth.schemas import UserSummary
 from modules.auth.service import create_user, ensure_user, hash_password, summaries
 from modules.auth.store import User
+from modules.auth.store import read_live_sessions as live_sessions
 
-__all__ = ["MODULE", "User", "UserSummary", "authenticate", "create_user", "ensure_user", "hash_password", "summaries"]
+__all__ = [
+    "MODULE",
+    "User",
+    "UserSummary",
+    "authenticate",
+    "create_user",
+    "ensure_user",
+    "hash_password",
+    "live_sessions",
+    "summaries",
+]

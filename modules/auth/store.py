@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -223,6 +223,19 @@ async def revoke_sessions_of(conn: Connection, user_id: UUID, why: RevokedWhy, n
         now,
     )
     return [row["id"] for row in rows]
+
+
+async def read_live_sessions(conn: Connection, session_ids: Sequence[UUID], now: datetime) -> set[UUID]:
+    """Of these sessions, those that live and whose user may sign in; the rule is that of `find_identity`."""
+    rows = await conn.fetch(
+        """
+        SELECT s.id FROM auth_sessions s JOIN users u ON u.id = s.user_id
+        WHERE s.id = ANY($1::uuid[]) AND s.revoked_at IS NULL AND s.expires_at > $2 AND u.disabled_at IS NULL
+        """,
+        session_ids,
+        now,
+    )
+    return {row["id"] for row in rows}
 
 
 async def find_identity(conn: Connection, session_id: UUID, now: datetime) -> Identity | None:

@@ -170,6 +170,16 @@ class Rooms:
             members[room_id].joined_seq = NEVER
         return concerned
 
+    def places(self) -> list[tuple[Socket, UUID]]:
+        """Every socket with every room that it is in."""
+        return [(socket, room_id) for socket, rooms in self._memberships.items() for room_id in rooms]
+
+    def put_out(self, socket: Socket, room_id: UUID, code: str) -> None:
+        """Tell a socket that it may not be in a room any more, and take it out."""
+        if room_id in self._memberships.get(socket, {}):
+            socket.emit("access_revoked", {"room_id": str(room_id), "code": code})
+            self.leave(socket, room_id)
+
     def require_joined(self, socket: Socket, room_id: UUID) -> None:
         """Raises:
         Forbidden: the socket has not joined the room.

@@ -85,13 +85,15 @@ class Sockets:
         SOCKET_CONNECTIONS.labels(socket.namespace).dec()
         ACTIVE_USERS.set(len(self._by_user))
 
+    def all(self) -> list[Socket]:
+        return [socket for sockets in self._by_user.values() for socket in sockets]
+
     def check_tokens(self, now: float) -> None:
         """Warn sockets whose token ends within a minute, and put out those whose token has ended."""
-        for socket in [socket for sockets in self._by_user.values() for socket in sockets]:
+        for socket in self.all():
             left = socket.actor.expires_at - now
             if left <= 0:
-                socket.emit("session_expired", {"code": "session_expired"})
-                socket.disconnect("session expired")
+                socket.expire("token ended")
             elif left <= TOKEN_WARNING and socket.warned_at != socket.actor.expires_at:
                 socket.warned_at = socket.actor.expires_at
                 socket.emit("token_expiring", {"expires_in_ms": int(left * 1000)})

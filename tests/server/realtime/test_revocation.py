@@ -37,7 +37,7 @@ async def test_a_logout_ends_the_sockets_of_that_session_only(people, second_url
 
 
 async def test_a_disabled_user_is_cut_off(people, second_url, rt):
-    person, client, _ = await joined_elsewhere(people, second_url)
+    _, client, _ = await joined_elsewhere(people, second_url)
     async with rt.database.connection() as conn:
         await conn.execute("UPDATE users SET disabled_at = now() WHERE email = 'student1@example.com'")
     await eventually(client.disconnected.is_set, PATIENCE)

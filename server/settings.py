@@ -87,7 +87,9 @@ class Objects(Section):
 
 class Smtp(Section):
     url: str
-    sender: str
+    sender: str = Field(pattern=r"^[^\x00-\x1f\x7f]*[^\s@]+@[^\s@]+$")
+    timeout: float = Field(gt=0)
+    ca_file: str
 
 
 class Auth(Section):
@@ -98,6 +100,13 @@ class Auth(Section):
     argon2_time_cost: int = Field(ge=1)
     argon2_memory_kib: int = Field(ge=8)
     argon2_queue: int = Field(ge=1)
+    require_verification: bool
+    password_min_score: int = Field(ge=0, le=4)
+    email_token_seconds: int = Field(gt=0)
+    verification_seconds: int = Field(gt=0)
+    step_up_seconds: int = Field(gt=0)
+    session_retention_seconds: int = Field(ge=0)
+    refresh_cookie: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
 
 
 class Realtime(Section):

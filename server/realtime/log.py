@@ -64,6 +64,7 @@ class _Batch:
 @dataclass(slots=True)
 class _LockedRoom:
     kind: str
+    updated_at: datetime
     first_seq: int  # before this batch
     last_seq: int
     state: State
@@ -93,7 +94,7 @@ class RoomLog:
         self._max_event_bytes = max_event_bytes
         self._queues: list[deque[Work]] = [deque() for _ in range(COMMITTERS)]
         self._wakes = [asyncio.Event() for _ in range(COMMITTERS)]
-        self._states: OrderedDict[UUID, tuple[int, State]] = OrderedDict()
+        self._states: OrderedDict[UUID, tuple[tuple[int, datetime], State]] = OrderedDict()
         self._waiting: dict[UUID, deque[Work]] = {}  # rooms whose lock is waited for apart, and what queues for them
         self._bugs = planted_bugs()
         self.epoch = ""
@@ -283,11 +284,13 @@ class RoomLog:
     async def _lock(self, conn: Connection, room_ids: set[UUID], *, wait: bool) -> dict[UUID, asyncpg.Record]:
         if wait:
             rows = await conn.fetch(
-                "SELECT id, kind, last_seq FROM rooms WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE", list(room_ids)
+                "SELECT id, kind, last_seq, updated_at FROM rooms WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE",
+                list(room_ids),
             )
         else:
             rows = await conn.fetch(
-                "SELECT id, kind, last_seq FROM rooms WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE SKIP LOCKED",
+                "SELECT id, kind, last_seq, updated_at FROM rooms WHERE id = ANY($1::uuid[])"
+                " ORDER BY id FOR UPDATE SKIP LOCKED",
                 list(room_ids),
             )
         return {row["id"]: row for row in rows}
@@ -304,15 +307,15 @@ class RoomLog:
         """The locked rooms with their states: from memory where nobody has written since, else from their rows."""
         states = {}
         for room_id, row in rows.items():
-            seq, state = self._states.get(room_id, (None, {}))
-            if seq == row["last_seq"]:
+            version, state = self._states.get(room_id, (None, {}))
+            if version == (row["last_seq"], row["updated_at"]):
                 states[room_id] = state
         unknown = [room_id for room_id in rows if room_id not in states]
         if unknown:
             for row in await conn.fetch("SELECT id, state FROM rooms WHERE id = ANY($1::uuid[])", unknown):
                 states[row["id"]] = orjson.loads(row["state"])
         return {
-            room_id: _LockedRoom(row["kind"], row["last_seq"], row["last_seq"], states[room_id])
+            room_id: _LockedRoom(row["kind"], row["updated_at"], row["last_seq"], row["last_seq"], states[room_id])
             for room_id, row in rows.items()
         }
 
@@ -426,7 +429,7 @@ class RoomLog:
 
     def _remember_states(self, batch: _Batch) -> None:
         for room_id, room in batch.rooms.items():
-            self._states[room_id] = (room.last_seq, room.state)
+            self._states[room_id] = ((room.last_seq, room.updated_at), room.state)
             self._states.move_to_end(room_id)
         while len(self._states) > CACHED_STATES:
             self._states.popitem(last=False)

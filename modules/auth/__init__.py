@@ -2,21 +2,26 @@
 
 This is its front door; what is not exported here is private. `authenticate` is what the gateway and the namespaces ask
 who a caller is; `summaries` shows users to others; `ensure_user` and `hash_password` are for whoever seeds accounts;
-`live_sessions` tells which of many login sessions still live.
+`live_sessions` tells which of many login sessions still live; `confirm_identity` guards what cannot be undone.
 """
 
 from modules.auth.authentication import authenticate
+from modules.auth.errors import NotConfirmed
 from modules.auth.module import MODULE
-from modules.auth.schemas import UserSummary
+from modules.auth.personal import confirm_identity
+from modules.auth.schemas import Name, UserSummary
 from modules.auth.service import create_user, ensure_user, hash_password, summaries
 from modules.auth.store import User
 from modules.auth.store import read_live_sessions as live_sessions
 
 __all__ = [
     "MODULE",
+    "Name",
+    "NotConfirmed",
     "User",
     "UserSummary",
     "authenticate",
+    "confirm_identity",
     "create_user",
     "ensure_user",
     "hash_password",

@@ -1,6 +1,6 @@
 """Refusals that only auth makes; expired and bad access tokens are the general ones of server/errors.py."""
 
-from server.errors import Conflict, DomainError
+from server.errors import Conflict, DomainError, Forbidden
 
 
 class EmailTaken(Conflict):
@@ -19,3 +19,9 @@ class RefreshReused(DomainError):
 
     code, status = "refresh_reused", 401
     message = "This session was ended because its token was used twice. Sign in again."
+
+
+class NotConfirmed(Forbidden):
+    """Something that cannot be undone was asked by a session that may have been left open."""
+
+    message = "Give your password, or sign in again and repeat this within five minutes."

@@ -1,6 +1,7 @@
 """auth as a value for the composition root."""
 
+from modules.auth.personal import erase_user, export_user
 from modules.auth.routes import ROUTES
 from server.module import Module
 
-MODULE = Module("auth", routes=ROUTES)
+MODULE = Module("auth", routes=ROUTES, export_user=export_user, erase_user=erase_user)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from server.actor import SiteRole
@@ -77,6 +77,14 @@ class Identity:
     name: str
     avatar_url: str | None
     role: SiteRole
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What shows that it is the owner of an account who asks."""
+
+    password_hash: str
+    signed_in_at: datetime  # of the session that asks
 
 
 async def insert_user(conn: Connection, user: NewUser, now: datetime) -> bool:
@@ -250,3 +258,55 @@ async def find_identity(conn: Connection, session_id: UUID, now: datetime) -> Id
         now,
     )
     return Identity(*row) if row else None
+
+
+async def find_proof(conn: Connection, user_id: UUID, session_id: UUID) -> Proof | None:
+    row = await conn.fetchrow(
+        """
+        SELECT u.password_hash, s.created_at FROM users u JOIN auth_sessions s ON s.user_id = u.id
+        WHERE u.id = $1 AND s.id = $2
+        """,
+        user_id,
+        session_id,
+    )
+    return Proof(*row) if row else None
+
+
+async def read_account(conn: Connection, user_id: UUID) -> dict[str, Any] | None:
+    """What an account says about its owner."""
+    row = await conn.fetchrow(
+        "SELECT id, email, role, verified_at, created_at, updated_at FROM users WHERE id = $1", user_id
+    )
+    return dict(row) if row else None
+
+
+async def list_sessions_for_export(conn: Connection, user_id: UUID) -> list[dict[str, Any]]:
+    """The sessions of a user, ended ones too, oldest first."""
+    rows = await conn.fetch(
+        """
+        SELECT id, device, ip, created_at, rotated_at AS last_used_at, expires_at, revoked_at, revoked_why
+        FROM auth_sessions WHERE user_id = $1 ORDER BY created_at, id
+        """,
+        user_id,
+    )
+    return [dict(row) for row in rows]
+
+
+async def anonymise_user(conn: Connection, user_id: UUID, email: str, now: datetime) -> None:
+    """Empty an account but for its id, under an address that is nobody's; no password fits it any more."""
+    await conn.execute(
+        """
+        UPDATE users SET email = $2, password_hash = '', role = 'user', verified_at = NULL, disabled_at = $3,
+                         updated_at = $3
+        WHERE id = $1
+        """,
+        user_id,
+        email,
+        now,
+    )
+
+
+async def delete_sessions_of(conn: Connection, user_id: UUID) -> list[UUID]:
+    """Remove all sessions of a user, with the devices and addresses that they name, and tell which."""
+    rows = await conn.fetch("DELETE FROM auth_sessions WHERE user_id = $1 RETURNING id", user_id)
+    return [row["id"] for row in rows]

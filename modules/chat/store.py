@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from server.database import Connection
@@ -78,3 +80,20 @@ async def read_messages(
         limit,
     )
     return [RoomEvent(room_id, row["seq"], row["type"], row["body"].encode()) for row in rows]
+
+
+async def read_room_names(conn: Connection, room_ids: Iterable[UUID]) -> dict[UUID, str]:
+    """The names of the rooms that exist."""
+    rows = await conn.fetch("SELECT id, name FROM rooms WHERE id = ANY($1::uuid[])", list(room_ids))
+    return {row["id"]: row["name"] for row in rows}
+
+
+async def list_read_marks(conn: Connection, user_id: UUID) -> list[dict[str, Any]]:
+    """How far a person has read, by room."""
+    rows = await conn.fetch("SELECT room_id, seq FROM read_marks WHERE user_id = $1 ORDER BY room_id", user_id)
+    return [dict(row) for row in rows]
+
+
+async def delete_read_marks(conn: Connection, user_id: UUID) -> None:
+    """Forget how far a person has read."""
+    await conn.execute("DELETE FROM read_marks WHERE user_id = $1", user_id)

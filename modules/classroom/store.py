@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from server.actor import Actor
@@ -295,3 +296,71 @@ async def read_roles(conn: Connection, pairs: Sequence[tuple[UUID, Actor]]) -> d
         [actor.is_admin for _, actor in pairs],
     )
     return {(row["room_id"], row["user_id"]): row["role"] for row in rows if row["role"] is not None}
+
+
+async def list_places(conn: Connection, user_id: UUID) -> list[UUID]:
+    """The ids of all rooms that a person has a place in."""
+    rows = await conn.fetch(
+        """
+        SELECT r.id FROM course_members m JOIN rooms r ON r.course_id = m.course_id WHERE m.user_id = $1
+        UNION
+        SELECT room_id FROM room_members WHERE user_id = $1
+        """,
+        user_id,
+    )
+    return [row["id"] for row in rows]
+
+
+async def lock_courses_of(conn: Connection, user_id: UUID) -> None:
+    """Like `lock_course`, for all courses of a person, in the order of their ids."""
+    await conn.execute(
+        "SELECT 1 FROM courses WHERE id IN (SELECT course_id FROM course_members WHERE user_id = $1)"
+        " ORDER BY id FOR NO KEY UPDATE",
+        user_id,
+    )
+
+
+async def list_solely_owned(conn: Connection, user_id: UUID) -> list[str]:
+    """The titles of the courses that have no other owner."""
+    rows = await conn.fetch(
+        """
+        SELECT c.title FROM courses c JOIN course_members m ON m.course_id = c.id
+        WHERE m.user_id = $1 AND m.role = 'owner' AND NOT EXISTS (
+            SELECT 1 FROM course_members o WHERE o.course_id = c.id AND o.role = 'owner' AND o.user_id <> $1)
+        ORDER BY c.id
+        """,
+        user_id,
+    )
+    return [row["title"] for row in rows]
+
+
+async def delete_memberships(conn: Connection, user_id: UUID) -> None:
+    """Remove a person from all courses and rooms."""
+    await conn.execute(
+        "WITH courses AS (DELETE FROM course_members WHERE user_id = $1) DELETE FROM room_members WHERE user_id = $1",
+        user_id,
+    )
+
+
+async def list_own_courses(conn: Connection, user_id: UUID) -> list[dict[str, Any]]:
+    """The courses that a person is in, as an export shows them."""
+    rows = await conn.fetch(
+        """
+        SELECT c.id, c.title, m.role, m.joined_at, c.created_by = $1 AS created_by_you
+        FROM course_members m JOIN courses c ON c.id = m.course_id WHERE m.user_id = $1 ORDER BY m.joined_at, c.id
+        """,
+        user_id,
+    )
+    return [dict(row) for row in rows]
+
+
+async def list_own_rooms(conn: Connection, user_id: UUID) -> list[dict[str, Any]]:
+    """The rooms outside of courses that a person is in, as an export shows them."""
+    rows = await conn.fetch(
+        """
+        SELECT r.id, r.name, r.kind, m.role, m.joined_at
+        FROM room_members m JOIN rooms r ON r.id = m.room_id WHERE m.user_id = $1 ORDER BY m.joined_at, r.id
+        """,
+        user_id,
+    )
+    return [dict(row) for row in rows]

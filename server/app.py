@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from aiohttp import web
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -33,6 +34,7 @@ from server.limits import Limits
 from server.logs import RateLimitedLog
 from server.metrics import EVENT_LOOP_LAG, EVENT_LOOP_TASKS, SLOW_CONSUMERS, start_metrics_site
 from server.migrate import await_schema
+from server.outbox import Outbox
 from server.realtime.channels import Channels
 from server.realtime.connection import Connection
 from server.realtime.engine import Engine
@@ -86,6 +88,7 @@ async def running(settings: Settings, *, schema_patience: float = 0.0) -> AsyncI
     async with AsyncExitStack() as stack:
         rt, tasks = await _start_runtime(settings, stack)
         server = _assemble(rt, tasks)
+        _start_background_work(rt, tasks)
         tasks.forever(_measure_lag, name="loop lag", pause=lambda: 0.0)
         EVENT_LOOP_TASKS.set_function(lambda: len(asyncio.all_tasks()))
         yield server
@@ -187,6 +190,13 @@ def _assemble(rt: Runtime, tasks: Tasks) -> Server:
     application.router.add_route("*", SOCKET_PATH, engine.handle)
     add_static(application, replica_ports=settings.http.replica_ports)
     return Server(rt, application, engine, namespaces, health, tasks)
+
+
+def _start_background_work(rt: Runtime, tasks: Tasks) -> None:
+    """The consumers of durable events and the periodic work of the modules."""
+    Outbox(rt, tasks, [consumer for module in MODULES for consumer in module.consumers]).start()
+    for work in (work for module in MODULES for work in module.periodic):
+        tasks.forever(partial(work.run, rt), name=work.name, pause=partial(random.uniform, work.every / 2, work.every))
 
 
 async def _drain(server: Server) -> None:

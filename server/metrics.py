@@ -65,6 +65,12 @@ EVENT_LOOP_LAG = Histogram(
     "event_loop_lag_seconds", "How late the event loop runs a timer.", registry=REGISTRY, buckets=_FAST_BUCKETS
 )
 EVENT_LOOP_TASKS = Gauge("event_loop_tasks_current", "Tasks on the event loop.", registry=REGISTRY)
+EMAILS_SENT = Counter("emails_sent_total", "Letters that a mail server took.", ("type",), registry=REGISTRY)
+JOBS = Counter("jobs_total", "Durable events carried to a consumer.", ("name", "outcome"), registry=REGISTRY)
+JOB_DURATION = Histogram(
+    "job_duration_seconds", "How long a consumer worked.", ("name",), registry=REGISTRY, buckets=_REQUEST_BUCKETS
+)
+OUTBOX_BACKLOG = Gauge("outbox_backlog", "Durable events that wait for a consumer.", registry=REGISTRY)
 DEPENDENCY_UP = Gauge("dependency_up", "1 while a dependency answers, else 0.", ("name",), registry=REGISTRY)
 RATE_LIMITED = Counter("rate_limited_total", "Requests refused by a rate limit.", ("group",), registry=REGISTRY)
 

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from server.database import Connection
 from server.gateway.endpoint import Route
+from server.outbox import Consumer
 from server.realtime.namespace import Command
 
 if TYPE_CHECKING:
@@ -24,6 +25,15 @@ EraseUser = Callable[["Runtime", Connection, UUID], Awaitable[AfterCommit | None
 
 
 @dataclass(frozen=True, slots=True)
+class Periodic:
+    """Work that each replica does every so often; it may run on several at once, and a missed turn does no harm."""
+
+    name: str
+    every: float  # seconds
+    run: Callable[[Runtime], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
 class Module:
     """What a feature contributes: HTTP routes under `/api/<name>/`, Socket.IO commands, and what it knows of a person.
 
@@ -34,6 +44,8 @@ class Module:
     name: str
     routes: tuple[Route, ...] = ()
     commands: tuple[Command, ...] = ()
+    consumers: tuple[Consumer, ...] = ()
+    periodic: tuple[Periodic, ...] = ()
     export_user: ExportUser | None = None
     erase_user: EraseUser | None = None
 

@@ -7,7 +7,9 @@ and `LECTERN_<SECTION>__<KEY>` sets one key. This is the only file that reads th
 from __future__ import annotations
 
 import os
+import re
 import secrets
+from collections.abc import Mapping
 from contextlib import suppress
 from ipaddress import ip_network
 from pathlib import Path
@@ -50,6 +52,7 @@ class Http(Section):
     body_limit: int = Field(gt=0)
     request_timeout: float = Field(gt=0)
     body_timeout: float = Field(gt=0)
+    body_rate: int = Field(gt=0)
     keepalive_timeout: float = Field(gt=0)
     drain_timeout: float = Field(gt=0)
 
@@ -59,6 +62,25 @@ class Http(Section):
         for proxy in proxies:
             ip_network(proxy, strict=False)  # its ValueError names the entry
         return proxies
+
+
+class LimitGroup(Section):
+    """How often, and how many at once, one group of routes may be called; 0 means: not limited."""
+
+    window: float = Field(gt=0)
+    per_user: int = Field(ge=0)
+    per_address: int = Field(ge=0)
+    block: int = Field(ge=1)
+    at_once: int = Field(ge=0)
+
+
+class Limits(Section):
+    login_failures: int = Field(gt=0)
+    login_failures_per_address: int = Field(gt=0)
+    login_window: float = Field(gt=0)
+    at_once: int = Field(gt=0)
+    shed_lag: float = Field(gt=0)
+    groups: Mapping[str, LimitGroup]
 
 
 class Database(Section):
@@ -90,6 +112,13 @@ class Smtp(Section):
     sender: str = Field(pattern=r"^[^\x00-\x1f\x7f]*[^\s@]+@[^\s@]+$")
     timeout: float = Field(gt=0)
     ca_file: str
+
+    @field_validator("url")
+    @classmethod
+    def _is_mail_server(cls, url: str) -> str:
+        if url and not re.match(r"smtps?://[^/?#\s]+", url):
+            raise ValueError("give smtp://host:port or smtps://host:port")
+        return url
 
 
 class Auth(Section):
@@ -162,6 +191,7 @@ class Settings(BaseSettings):
     secret: str
     previous_secrets: tuple[str, ...]
     http: Http
+    limits: Limits
     database: Database
     redis: Redis
     broker: Broker

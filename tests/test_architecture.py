@@ -33,6 +33,9 @@ OWNER = {
     "users": "auth",
     "users (profile_data, preferences)": "profile",  # auth writes the name once, when it makes the account
     "auth_sessions": "auth",
+    "auth_letters": "auth",
+    "auth_totp": "auth",
+    "auth_recovery_codes": "auth",
     "courses": "classroom",
     "course_members": "classroom",
     "rooms": "classroom",
@@ -66,6 +69,7 @@ CATCH_ALL = {
     "server/realtime/log.py",  # one bad command must not fail the others of its batch
     "server/database.py",  # re-raised: only decides what becomes of the connection
     "server/tasks.py",
+    "server/outbox.py",  # one consumer that fails must not stop the others
 }
 LAYERS = {"routes": 3, "sockets": 3, "jobs": 3, "service": 2, "store": 1}
 SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH|CREATE|ALTER|DROP|TRUNCATE|LOCK)\s+\S+", re.ASCII)

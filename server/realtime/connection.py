@@ -254,16 +254,14 @@ class Connection:
 
     def end_poll(self) -> None:
         """Answer a poll that waits, so that the peer can stop to poll."""
-        if self._poll is not None:
-            self.send(wire.NOOP)
+        if self._poll is not None and not self._poll.done():
+            self._poll.set_result(None)
 
     def attach(self, transport: asyncio.Transport) -> None:
         """Go on over a WebSocket: what was queued for the next poll goes out there, in the same order."""
         self.upgraded = True
         self._transport = transport
-        self._pending = [packet for packet in self._pending if packet is not wire.NOOP]
-        if self._poll is not None and not self._poll.done():
-            self._poll.set_result(None)
+        self.end_poll()
         if self._pending and not self._scheduled:
             self._scheduled = True
             self.engine.schedule(self)

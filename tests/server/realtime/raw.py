@@ -50,6 +50,13 @@ class RawSocket:
         """Send one text message."""
         await self.send(frame(text.encode()))
 
+    async def line(self) -> str:
+        """Read one line of HTTP."""
+        while b"\r\n" not in self._buffer:
+            self._buffer += await self._receive()
+        line, _, self._buffer = self._buffer.partition(b"\r\n")
+        return line.decode()
+
     async def frame(self) -> tuple[int, bytes]:
         """Read one frame: its opcode and payload; an opcode of 0 at the end of the connection."""
         async with asyncio.timeout(PATIENCE):

@@ -116,8 +116,10 @@ async def test_who_gets_our_close_frame_and_does_not_answer_is_cut_off(eio, raw)
 
 async def test_a_flood_behind_a_fault_does_not_hide_the_reason(raw):
     """Closed with unread bytes, TCP would be reset and the close frame lost."""
-    await raw.send(frame(b"nonsense") + frame(b"4" + b"x" * 100) * 2000)
+    await raw.send(frame(b"nonsense") + frame(b"4" + b"x" * 100) * 20_000)
     assert await raw.close_code() == 1008
+    await raw.send(frame((1008).to_bytes(2), CLOSE))
+    assert await raw.frame() == (0, b"")  # the end, and no reset
 
 
 # Lectern's own namespaces.
@@ -242,13 +244,14 @@ def test_a_site_cannot_count_as_many_by_choosing_ipv6_addresses():
     assert _site("no address: at all") == "no address: at all"
 
 
-async def test_a_client_that_stops_in_the_middle_of_the_handshake_leaves_nothing(sio, raws):
+async def test_a_handshake_that_is_not_one_of_a_websocket_leaves_nothing(sio, raws):
     raw = raws()
     await raw.connect(str(sio.session._base_url))
     await raw.send(
         f"GET {sio.path}?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\r\n".encode()
     )
-    await eventually(lambda: sio.engine.lobby.size == 0)
+    assert (await raw.line()).startswith("HTTP/1.1 400")
+    assert sio.engine.lobby.size == 0
     assert not sio.engine.connections
 
 
@@ -267,14 +270,14 @@ async def test_a_half_open_websocket_is_noticed_by_the_heartbeat(sio):
 # Polling.
 
 
-async def test_a_payload_that_never_ends_is_given_up_and_ends_its_session(sio, raws):
-    sid = await sio.open_polling()
+async def test_a_payload_that_never_ends_is_given_up_and_ends_its_session(eio, raws):
+    sid = await eio.open_polling()
     raw = raws()
-    await raw.connect(str(sio.session._base_url))
-    head = f"POST {sio.path}?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n"
+    await raw.connect(str(eio.session._base_url))
+    head = f"POST {eio.path}?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n"
     await raw.send(head.encode())
     began = asyncio.get_running_loop().time()
-    while sio.engine.connections:
+    while eio.engine.connections:
         await raw.send(b"4")  # a byte now and then
         await asyncio.sleep(0.1)
         assert asyncio.get_running_loop().time() - began < 2.5

@@ -20,11 +20,12 @@ def settings_changes():
     return {"auth": {"access_token_seconds": LIFE}}
 
 
-async def test_a_token_that_ends_is_announced_once_and_then_ends_its_socket(people):
+async def test_a_token_that_ends_is_announced_once_and_then_ends_its_socket(people, server):
     person = await people.sign_in("student1")
     began = asyncio.get_running_loop().time()
     client = await person.connect("/chat")
     warning = await client.wait_for("token_expiring")
+    server.namespaces["/chat"]._sockets.check_tokens(server.rt.clock.unix())
     assert 0 < warning["expires_in_ms"] <= LIFE * 1000  # and at most TOKEN_WARNING before the end
     assert LIFE < TOKEN_WARNING
     assert await client.wait_for("session_expired") == {"code": "session_expired"}

@@ -21,7 +21,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from modules import auth, chat, classroom
+from modules import auth, chat, classroom, profile
 from modules.web.routes import add_static
 from server.clock import Clock
 from server.cpu import CpuThreads
@@ -34,6 +34,7 @@ from server.limits import Limits
 from server.logs import RateLimitedLog
 from server.metrics import EVENT_LOOP_LAG, EVENT_LOOP_TASKS, SLOW_CONSUMERS, start_metrics_site
 from server.migrate import await_schema
+from server.module import INSTALLED
 from server.outbox import Outbox
 from server.realtime.channels import Channels
 from server.realtime.connection import Connection
@@ -53,7 +54,7 @@ from server.tasks import Tasks
 
 logger = logging.getLogger(__name__)
 
-MODULES = (auth.MODULE, classroom.MODULE, chat.MODULE)
+MODULES = (auth.MODULE, profile.MODULE, classroom.MODULE, chat.MODULE)
 RULES = RoomRules(read_roles=classroom.read_roles, fold=classroom.fold)
 
 SOCKET_PATH = "/socket.io/"
@@ -187,6 +188,7 @@ def _assemble(rt: Runtime, tasks: Tasks) -> Server:
     application = build_application(
         rt, MODULES, auth.authenticate, health=health, events_document=describe_commands(commands)
     )
+    application[INSTALLED] = MODULES
     application.router.add_route("*", SOCKET_PATH, engine.handle)
     add_static(application, replica_ports=settings.http.replica_ports)
     return Server(rt, application, engine, namespaces, health, tasks)

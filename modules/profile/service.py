@@ -1,0 +1,181 @@
+"""The use cases of profile: one's own profile and preferences, other people, and leaving with or without one's data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from modules.auth import confirm_identity
+from modules.profile import store
+from modules.profile.errors import AdminStays, Stale
+from modules.profile.schemas import Details, PersonOut, Preferences, ProfileOut, Visibility, merged, understood
+from modules.profile.store import Acquaintance, Hit, Stored
+from modules.profile.versions import version_of
+from server.actor import Actor
+from server.database import Connection
+from server.errors import NotFound, Unauthenticated
+
+if TYPE_CHECKING:
+    from server.module import Module
+    from server.runtime import Runtime
+
+# An export reads all that somebody ever wrote: three at once, then one in ten minutes, for each user and replica.
+EXPORT_RATE, EXPORT_BURST = 1 / 600, 3
+_WORD = re.compile(r"\w+")
+
+Write = Callable[[Connection, UUID, dict[str, Any]], Awaitable[None]]
+Change = Mapping[str, Any]  # Any: a JSON merge patch, checked by its schema
+
+
+async def get_own_profile(rt: Runtime, actor: Actor) -> ProfileOut:
+    async with rt.database.connection() as conn:
+        return _own_profile(_found(await store.read_stored(conn, actor.user_id)))
+
+
+async def change_own_profile(
+    rt: Runtime, actor: Actor, change: Change, *, versions: Collection[str] | None
+) -> ProfileOut:
+    """Apply a change; `versions` are those that it was made for, None for any.
+
+    Raises:
+        Stale: the profile has another version.
+    """
+    async with rt.database.transaction() as conn:
+        before = _found(await store.lock_stored(conn, actor.user_id))
+        _require_version(_own_profile(before), versions)
+        after = merged(before.profile, change)
+        await store.write_profile(conn, actor.user_id, after, rt.clock.now())
+    return _own_profile(Stored(actor.user_id, after, before.preferences))
+
+
+async def get_preferences(rt: Runtime, actor: Actor) -> Preferences:
+    async with rt.database.connection() as conn:
+        return _preferences(_found(await store.read_stored(conn, actor.user_id)))
+
+
+async def change_preferences(
+    rt: Runtime, actor: Actor, change: Change, *, versions: Collection[str] | None
+) -> Preferences:
+    """Apply a change; `versions` are those that it was made for, None for any.
+
+    Raises:
+        Stale: the preferences have another version.
+    """
+    async with rt.database.transaction() as conn:
+        before = _found(await store.lock_stored(conn, actor.user_id))
+        _require_version(_preferences(before), versions)
+        after = merged(before.preferences, change)
+        await store.write_preferences(conn, actor.user_id, after, rt.clock.now())
+    return _preferences(Stored(actor.user_id, before.profile, after))
+
+
+async def get_person(rt: Runtime, actor: Actor, user_id: UUID) -> PersonOut:
+    """What the actor may know of somebody, or all of it when it is the actor.
+
+    Raises:
+        NotFound: there is nobody, or nobody who shares a course with the actor.
+    """
+    async with rt.database.connection() as conn:
+        if user_id == actor.user_id:
+            return _person(_found(await store.read_stored(conn, user_id)), seen=Details.model_fields)
+        found = await store.find_acquaintance(conn, actor.user_id, user_id, is_admin=actor.is_admin)
+    if found is None:
+        raise NotFound
+    return _person(found.stored, seen=_shown(found))
+
+
+async def search_people(
+    rt: Runtime, actor: Actor, text: str, *, after: tuple[float, UUID] | None, limit: int
+) -> list[Hit]:
+    """Those who share a course with the actor (for admins: all) and whose names have all of these words, best first.
+
+    Only names are searched: addresses would be found out by guessing.
+    """
+    words = _WORD.findall(text)
+    if not words:
+        return []
+    whole = " & ".join(f"'{word}'" for word in words)
+    async with rt.database.connection() as conn:
+        return await store.search(
+            conn,
+            actor.user_id,
+            prefix_query=f"{whole}:*",
+            whole_query=whole,
+            is_admin=actor.is_admin,
+            after=after,
+            limit=limit,
+        )
+
+
+async def export_own_data(rt: Runtime, actor: Actor, modules: Sequence[Module]) -> dict[str, Mapping[str, Any]]:
+    """All that the modules hold about the actor, by module.
+
+    Raises:
+        RateLimited: the actor has had several exports a moment ago.
+    """
+    rt.limits.take("export", actor.user_id, rate=EXPORT_RATE, burst=EXPORT_BURST)
+    async with rt.database.connection() as conn:
+        return {
+            module.name: await module.export_user(rt, conn, actor.user_id)
+            for module in modules
+            if module.export_user is not None
+        }
+
+
+async def erase_own_account(rt: Runtime, actor: Actor, modules: Sequence[Module], *, password: str | None) -> None:
+    """Erase the actor from everything, all or nothing. It cannot be undone.
+
+    Raises:
+        NotConfirmed: the password is wrong, or missing while the login is not fresh.
+        AdminStays: the actor is an admin.
+        Conflict: a module cannot do without the actor, e.g. as the last owner of a course.
+    """
+    if actor.is_admin:
+        raise AdminStays
+    await confirm_identity(rt, actor, password)
+    async with rt.database.transaction() as conn:
+        erasing = [module.erase_user for module in reversed(modules) if module.erase_user is not None]
+        afterwards = [await erase(rt, conn, actor.user_id) for erase in erasing]
+    for finish in afterwards:
+        if finish is not None:
+            await finish()
+
+
+def _found(stored: Stored | None) -> Stored:
+    if stored is None:
+        raise Unauthenticated
+    return stored
+
+
+def _require_version(current: ProfileOut | Preferences, versions: Collection[str] | None) -> None:
+    if versions is not None and version_of(current) not in versions:
+        raise Stale
+
+
+def _own_profile(stored: Stored) -> ProfileOut:
+    details = understood(Details, stored.profile)
+    visibility = understood(Visibility, stored.profile.get("visibility"))
+    return ProfileOut(**_summary(stored), **dict(details), visibility=visibility)
+
+
+def _preferences(stored: Stored) -> Preferences:
+    return understood(Preferences, stored.preferences)
+
+
+def _person(stored: Stored, *, seen: Collection[str]) -> PersonOut:
+    details = understood(Details, stored.profile)
+    return PersonOut(**_summary(stored), **{key: value for key, value in details if key in seen})
+
+
+def _shown(found: Acquaintance) -> set[str]:
+    """The parts that somebody shows to this viewer."""
+    audiences = {"courses", "instructors"} if found.taught else {"courses"}
+    visibility = understood(Visibility, found.stored.profile.get("visibility"))
+    return {part for part, audience in visibility if audience in audiences}
+
+
+def _summary(stored: Stored) -> dict[str, Any]:
+    name, avatar_url = stored.profile.get("name") or "", stored.profile.get("avatar_url")
+    return {"id": stored.user_id, "name": name, "avatar_url": avatar_url}

@@ -31,7 +31,7 @@ def settings_changes():
 
 @pytest.fixture
 def bare_settings():
-    return protocol_settings(max_pending_bytes=LIMIT, max_pending_seconds=0.4)
+    return protocol_settings(max_pending_bytes=LIMIT, max_pending_seconds=1.0)
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ async def test_a_client_that_pongs_but_does_not_read_is_cut_off_by_age(eio, raws
     while not connection.closed:
         await raw.say("3")
         await asyncio.sleep(0.05)
-    assert 2.0 < asyncio.get_running_loop().time() - began < 3.2  # max_pending_seconds, then two seconds to drain
+    assert 3.0 < asyncio.get_running_loop().time() - began < 4.5  # max_pending_seconds, then two seconds to drain
 
 
 async def test_a_slow_but_steady_reader_of_a_busy_room_is_not_cut_off(eio, raws):
@@ -164,7 +164,7 @@ async def test_a_slow_but_steady_reader_of_a_busy_room_is_not_cut_off(eio, raws)
     while not connection.unsent:
         connection.send(wire.frame(b"4" + b"x" * 1000))
         await asyncio.sleep(0)
-    until = asyncio.get_running_loop().time() + 1.6  # four times the age that is allowed
+    until = asyncio.get_running_loop().time() + 2.5  # more than twice the age that is allowed
     while asyncio.get_running_loop().time() < until:
         connection.send(wire.frame(b"4" + b"x" * 1000))
         payload = (await raw.frame())[1]

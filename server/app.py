@@ -26,7 +26,9 @@ from modules.web.routes import add_static
 from server.clock import Clock
 from server.cpu import CpuThreads
 from server.database import Database
+from server.gateway.admission import Admission
 from server.gateway.application import build_application
+from server.gateway.idempotency import sweep
 from server.gateway.protocol import GatewayRunner
 from server.gateway.proxies import TrustedProxies
 from server.health import Health
@@ -60,6 +62,7 @@ RULES = RoomRules(read_roles=classroom.read_roles, fold=classroom.fold)
 SOCKET_PATH = "/socket.io/"
 GOODBYE_WAIT = 1.0  # seconds that clients get to leave by themselves when the server drains
 RECONNECT_SPREAD = 3000  # milliseconds over which drained clients come back
+SWEEP_PAUSE = (300.0, 600.0)  # seconds between two sweeps of old idempotency keys
 LAG_INTERVAL = 0.25  # seconds between two samples of the loop's lag
 TOKEN_INTERVAL = 2.0  # seconds between two looks at the ends of tokens
 
@@ -144,7 +147,7 @@ async def _start_runtime(settings: Settings, stack: AsyncExitStack) -> tuple[Run
     rooms.presence.start()
     stack.push_async_callback(rooms.presence.stop)
     rooms.start()
-    rt = Runtime(settings, clock, database, redis, cpu, Limits(), rooms.log, rooms)
+    rt = Runtime(settings, clock, database, redis, cpu, Limits(settings.limits, redis, prefix, tasks), rooms.log, rooms)
     return rt, tasks
 
 
@@ -185,8 +188,16 @@ def _assemble(rt: Runtime, tasks: Tasks) -> Server:
     health = Health({"postgresql": rt.database.ping})
     rt.rooms.channels.on_up = lambda up: health.report("redis", up=up)
     health.report("redis", up=rt.rooms.channels.up)
+    admission = Admission(settings.limits)
+    tasks.forever(admission.watch_loop, name="admission", pause=lambda: 0.0)
+    tasks.forever(partial(sweep, rt.database), name="idempotency keys", pause=partial(random.uniform, *SWEEP_PAUSE))
     application = build_application(
-        rt, MODULES, auth.authenticate, health=health, events_document=describe_commands(commands)
+        rt,
+        MODULES,
+        auth.authenticate,
+        health=health,
+        admission=admission,
+        events_document=describe_commands(commands),
     )
     application[INSTALLED] = MODULES
     application.router.add_route("*", SOCKET_PATH, engine.handle)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any
 from uuid import UUID
 
@@ -44,6 +45,8 @@ BUSY_ERRORS = (
 STATEMENT_MARGIN = 1.0  # seconds that the client waits longer than the server's own statement_timeout
 
 Connection = asyncpg.Connection
+# Runs inside every transaction of the context just before its COMMIT: what it writes stands or falls with the effect.
+before_commit: ContextVar[Callable[[Connection], Awaitable[None]] | None] = ContextVar("before_commit", default=None)
 
 
 class Database:
@@ -91,6 +94,9 @@ class Database:
             await transaction.start()
             try:
                 yield conn
+                confirm = before_commit.get()
+                if confirm is not None:
+                    await confirm(conn)
             except BaseException:
                 if not conn.is_closed():
                     await self._roll_back(conn, transaction)

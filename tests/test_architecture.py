@@ -47,6 +47,7 @@ OWNER = {
     "cmd_ids": "server/realtime/log.py",
     "read_marks": "chat",
     "outbox": "server/outbox.py",
+    "idempotency_keys": "server/gateway/idempotency.py",
 }
 SQL_PLACES = {
     "server/database.py",

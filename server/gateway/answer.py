@@ -15,7 +15,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.helpers import rfc822_formatted_time
 from multidict import CIMultiDict
 
-from server.gateway.edge import REQUEST_ID
+from server.gateway.edge import QUOTA, REQUEST_ID
 from server.gateway.headers import Headers
 
 JSON = "application/json"
@@ -44,12 +44,19 @@ class JsonAnswer(web.Response):
         if not usual or request.version != HttpVersion11 or not request.keep_alive:
             self._headers.setdefault(hdrs.CONTENT_TYPE, JSON)
             return await super()._start(request)
+        quota = request.get(QUOTA)
+        limits = (
+            f"RateLimit-Limit: {quota.limit}\r\nRateLimit-Remaining: {quota.remaining}\r\n"
+            f"RateLimit-Reset: {quota.reset}\r\n"
+            if quota is not None and quota.limit
+            else ""
+        )
         self._req = request
         self._keep_alive = True
         writer = self._payload_writer = request._payload_writer
         # What `write_headers` of the writer leaves there; it sends them together with the body.
         writer._headers_buf = (  # type: ignore[attr-defined]
             f"HTTP/1.1 {self._status} {self._reason}\r\nContent-Length: {self._length}\r\n"
-            f"Date: {rfc822_formatted_time()}\r\nX-Request-ID: {request[REQUEST_ID]}\r\n{head}"
+            f"Date: {rfc822_formatted_time()}\r\nX-Request-ID: {request[REQUEST_ID]}\r\n{limits}{head}"
         ).encode()
         return writer

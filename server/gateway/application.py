@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
 
+from server.gateway.admission import Admission
 from server.gateway.body import promise_continue
 from server.gateway.dispatch import Authenticate, Dispatch
 from server.gateway.documents import add_documents
 from server.gateway.edge import SERVICE, Edge, Handler, Watch
 from server.gateway.endpoint import Route
 from server.gateway.headers import Headers
+from server.gateway.idempotency import LEASE_MARGIN, Idempotency
 from server.gateway.protocol import EDGE
 from server.gateway.proxies import TrustedProxies
 from server.health import Health, live, ready
@@ -33,6 +35,7 @@ def build_application(
     authenticate: Authenticate,
     *,
     health: Health,
+    admission: Admission,
     events_document: Mapping[str, object],
 ) -> web.Application:
     """Build what answers HTTP. `authenticate` finds the actor behind an access token or raises a DomainError.
@@ -47,7 +50,9 @@ def build_application(
     application[EDGE] = edge
     application.on_response_prepare.append(edge.prepare)
     _refuse_duplicates(modules)
-    dispatch = Dispatch(rt, authenticate, headers)
+    lease = settings.http.request_timeout + LEASE_MARGIN
+    idempotency = Idempotency(rt.database, settings.secret, lease, headers)
+    dispatch = Dispatch(rt, authenticate, headers, admission, idempotency)
     for module in modules:
         for route in module.routes:
             _add_route(application, dispatch, module.name, route)
@@ -57,7 +62,7 @@ def build_application(
 
 
 def _add_route(application: web.Application, dispatch: Dispatch, service: str, route: Route) -> None:
-    handler = dispatch.serve(route.endpoint)
+    handler = dispatch.serve(route)
     application[EDGE].watch(handler, Watch(service, route.path, show_path=not route.endpoint.discreet))
     methods = [hdrs.METH_HEAD, hdrs.METH_GET] if route.method == hdrs.METH_GET else [route.method]
     for method in methods:

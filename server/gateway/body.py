@@ -6,6 +6,7 @@ aiohttp limits neither the time of a body nor that of a decompressed one, so not
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import TypeVar
 
 from aiohttp import hdrs, web
@@ -82,7 +83,7 @@ async def read_json(request: web.Request, http: Http) -> bytes:
     Raises:
         UnsupportedMediaType: it is not declared as JSON.
         PayloadTooLarge: over `http.body_limit` bytes, declared or sent.
-        BodyTooSlow: it did not arrive within `http.body_timeout` seconds.
+        BodyTooSlow: it took longer than `http.body_timeout` seconds, and one more for each `http.body_rate` bytes.
         MalformedBody: its transfer encoding is broken.
     """
     if not request.body_exists:
@@ -94,20 +95,34 @@ async def read_json(request: web.Request, http: Http) -> bytes:
     try:
         if request.content.is_eof():  # nearly always: it came with the headers, so there is nothing to wait for
             return _within(http.body_limit, request.content.read_nowait())
-        async with asyncio.timeout(http.body_timeout):
-            return await _read(request, http.body_limit)
-    except TimeoutError as error:
-        raise BodyTooSlow from error
+        body = bytearray()
+        async for chunk in read_chunks(request, http):
+            body += chunk
+            _within(http.body_limit, body)
+        return bytes(body)
     except RequestPayloadError as error:
         raise MalformedBody("The transfer encoding of the body is broken.") from error
 
 
-async def _read(request: web.Request, limit: int) -> bytes:
-    body = bytearray()
-    while chunk := await request.content.readany():
-        body += chunk
-        _within(limit, body)
-    return bytes(body)
+async def read_chunks(request: web.Request, http: Http) -> AsyncIterator[bytes]:
+    """Read a body of any size as it arrives; who sends it too slowly loses.
+
+    Raises:
+        BodyTooSlow: as for `read_json`.
+        RequestPayloadError: its transfer encoding is broken.
+    """
+    loop = asyncio.get_running_loop()
+    due = loop.time() + http.body_timeout
+    while True:
+        try:
+            async with asyncio.timeout_at(due):
+                chunk = await request.content.readany()
+        except TimeoutError as error:
+            raise BodyTooSlow from error
+        if not chunk:
+            return
+        due += len(chunk) / http.body_rate
+        yield chunk
 
 
 def _within(limit: int, body: T) -> T:

@@ -1,4 +1,6 @@
-"""From a request to a handler and back: identity, arguments, deadline, answer. The errors are the edge's (edge.py)."""
+"""From a request to a handler and back, in this order: a place among the requests that are worked on, identity, limits,
+arguments, body, Idempotency-Key, handler, conditions, answer; all by a deadline. The errors are the edge's (edge.py).
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,15 @@ from pydantic import ValidationError
 
 from server import logs
 from server.actor import Actor
-from server.errors import DomainError, FieldError, Invalid, NotFound, Unauthenticated
+from server.errors import DomainError, FieldError, Invalid, NotFound, RateLimited, Unauthenticated
+from server.gateway.admission import Admission, Gate
 from server.gateway.answer import JsonAnswer
 from server.gateway.body import MalformedBody, read_json, refuse_content_encoding
-from server.gateway.edge import CLIENT_IP, REQUEST_ID
-from server.gateway.endpoint import Answer, Body, Call, Endpoint, Query
+from server.gateway.conditions import if_match, is_unchanged
+from server.gateway.edge import CLIENT_IP, QUOTA, REQUEST_ID
+from server.gateway.endpoint import Answer, Body, Call, Endpoint, Query, Route
 from server.gateway.headers import Headers
+from server.gateway.idempotency import Idempotency
 from server.gateway.schema import invalid, is_unparsable
 from server.settings import Http
 
@@ -39,39 +44,85 @@ class Dispatch:
     rt: Runtime
     authenticate: Authenticate
     headers: Headers
+    admission: Admission
+    idempotency: Idempotency
 
-    def serve(self, endpoint: Endpoint) -> Serve:
-        """Make the aiohttp handler of an endpoint."""
-        http = self.rt.settings.http
+    def serve(self, route: Route) -> Serve:
+        """Make the aiohttp handler of a route.
+
+        Raises:
+            ValueError: the settings do not know its group.
+        """
+        http, endpoint, group = self.rt.settings.http, route.endpoint, route.group
+        gate = self.admission.gates.get(group)
+        if gate is None:
+            raise ValueError(f"{route.method} {route.path}: the settings have no limits.groups.{group}")
+        name = f"{route.method} {route.path}"
 
         async def answer(request: web.Request) -> web.StreamResponse:
             refuse_content_encoding(request)
-            async with asyncio.timeout(http.request_timeout) as deadline:
-                identity = await self._identify(request, public=endpoint.public)
-                arguments = _arguments(endpoint, request)
-                if endpoint.body is not None:
-                    _add_body(arguments, endpoint.body, await _read_body(request, http, deadline))
-                call = Call(self.rt, request, request[REQUEST_ID], request[CLIENT_IP], identity)
-                if not endpoint.streaming:
-                    return self._encode(endpoint, call, await endpoint.handler(call, **arguments))
-            return self._encode(endpoint, call, await endpoint.handler(call, **arguments))
+            gate.enter()
+            try:
+                gate.check()
+                async with asyncio.timeout(http.request_timeout) as deadline:
+                    identity = await self._identify(request)
+                    await self._count(request, group, identity)
+                    if not endpoint.public and isinstance(identity, DomainError):
+                        raise identity
+                    arguments = _arguments(endpoint, request)
+                    body = b""
+                    if endpoint.body is not None:
+                        body = await _read_body(request, http, deadline, gate)
+                        _add_body(arguments, endpoint.body, body)
+                    call = Call(self.rt, request, request[REQUEST_ID], request[CLIENT_IP], identity)
+                    if endpoint.idempotent:
+                        return await self._once(endpoint, name, call, arguments, body)
+                    if not endpoint.streaming:
+                        return await self._handle(endpoint, call, arguments)
+                return await self._handle(endpoint, call, arguments)
+            finally:
+                gate.leave()
 
         return answer
 
-    async def _identify(self, request: web.Request, *, public: bool) -> Actor | DomainError:
+    async def _identify(self, request: web.Request) -> Actor | DomainError:
         """Find the actor; on a public endpoint a bad token is no obstacle, until the handler asks who it is."""
         try:
             actor = await self.authenticate(self.rt, _token(request))
         except DomainError as refusal:
-            if public:
-                return refusal
-            raise
+            return refusal
         logs.user_context.set(actor.user_id)
         return actor
+
+    async def _count(self, request: web.Request, group: str, identity: Actor | DomainError) -> None:
+        """Raises:
+        RateLimited: the caller has sent too many requests of this group.
+        """
+        limits, client_ip = self.rt.limits, request[CLIENT_IP]
+        user_id = identity.user_id if isinstance(identity, Actor) else None
+        quota = limits.spend(group, client_ip, user_id) or await limits.admit(group, client_ip, user_id)
+        request[QUOTA] = quota
+        if quota.refused:
+            raise RateLimited(retry_after=quota.reset)
+
+    async def _handle(self, endpoint: Endpoint, call: Call, arguments: Arguments) -> web.StreamResponse:
+        return self._encode(endpoint, call, await endpoint.handler(call, **arguments))
+
+    async def _once(
+        self, endpoint: Endpoint, route: str, call: Call, arguments: Arguments, body: bytes
+    ) -> web.StreamResponse:
+        actor_id = call.identity.user_id if isinstance(call.identity, Actor) else None
+        asked = self.idempotency.read_key(call.request, route, actor_id, body)
+        if asked is None:
+            return await self._handle(endpoint, call, arguments)
+        claim = self.rt.clock.uuid7()
+        return await self.idempotency.once(asked, claim, lambda: self._handle(endpoint, call, arguments))
 
     def _encode(self, endpoint: Endpoint, call: Call, answer: Answer) -> web.StreamResponse:
         if isinstance(answer, web.StreamResponse):
             return answer
+        if call.headers and _is_unchanged(call):
+            return web.Response(status=304, headers=call.headers)
         if endpoint.answer is None or answer is None:
             return web.Response(status=endpoint.status, headers=call.headers)
         # Written as the declared type: a field that only a subclass has does not leak.
@@ -79,6 +130,11 @@ class Dispatch:
         if call.headers:
             response.headers.update(call.headers)
         return response
+
+
+def _is_unchanged(call: Call) -> bool:
+    reads = call.request.method in (hdrs.METH_GET, hdrs.METH_HEAD)
+    return reads and is_unchanged(call.request.headers.get(hdrs.IF_NONE_MATCH), call.headers.get(hdrs.ETAG))
 
 
 def _token(request: web.Request) -> str:
@@ -93,6 +149,8 @@ def _arguments(endpoint: Endpoint, request: web.Request) -> Arguments:
         found = {name: adapter.validate_strings(request.match_info[name]) for name, adapter in endpoint.path.items()}
     except ValidationError as error:
         raise NotFound from error  # nothing has such a name
+    if endpoint.conditional:
+        found["match"] = if_match(request.headers.get(hdrs.IF_MATCH))
     if endpoint.query is not None:
         found["query"] = _parse_query(endpoint.query, request.query)
     return found
@@ -113,12 +171,17 @@ def _parse_query(query: Query, given: MultiMapping[str]) -> object:
         raise invalid(error) from error
 
 
-async def _read_body(request: web.Request, http: Http, deadline: asyncio.Timeout) -> bytes:
-    """Read the body in a time of its own: that of the request begins when its last byte is here."""
+async def _read_body(request: web.Request, http: Http, deadline: asyncio.Timeout, gate: Gate) -> bytes:
+    """Read the body in a time of its own, without a place: those of the request begin when its last byte is here."""
     if request.content.is_eof():
         return await read_json(request, http)
     deadline.reschedule(None)
-    body = await read_json(request, http)
+    gate.leave()
+    try:
+        body = await read_json(request, http)
+    finally:
+        gate.enter()
+    gate.check()
     deadline.reschedule(asyncio.get_running_loop().time() + http.request_timeout)
     return body
 

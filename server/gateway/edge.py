@@ -22,6 +22,7 @@ from server.errors import DeadlineExceeded, DomainError, Internal
 from server.gateway.headers import REQUEST_ID_HEADER, Headers
 from server.gateway.problems import from_status, http_problem, problem
 from server.gateway.proxies import TrustedProxies
+from server.limits import Quota
 from server.metrics import HTTP_DURATION, HTTP_REQUESTS
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ noise = logs.RateLimitedLog(logger)
 
 REQUEST_ID = web.RequestKey("request_id", str)
 CLIENT_IP = web.RequestKey("client_ip", str)
+QUOTA = web.RequestKey("quota", Quota)
 
 SOCKET_IO_PATH = "/socket.io/"
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -90,6 +92,7 @@ class Edge:
         request_id = request.get(REQUEST_ID)
         if request_id is not None:
             self._headers.add(request, response, request_id)
+            self._headers.add_quota(response, request.get(QUOTA))
 
     def refuse(self, request: web.BaseRequest, status: int, reason: str) -> web.Response:
         """Answer what aiohttp could not read as a request, or failed to serve outside of the middleware."""

@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Union, get_args, get_origin, get_type_hints
 from uuid import UUID
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter
 
 from server.actor import Actor
 from server.errors import DomainError
+from server.gateway.conditions import Match, Version, etag
 from server.gateway.schema import Int64, Line
 
 if TYPE_CHECKING:
@@ -53,6 +54,10 @@ class Call:
         if isinstance(self.identity, Actor):
             return self.identity
         raise self.identity
+
+    def tag(self, version: Version) -> None:
+        """Give the answer the ETag of a version: what If-Match of a later change must name."""
+        self.headers[hdrs.ETAG] = etag(version)
 
 
 Answer = BaseModel | web.StreamResponse | None
@@ -94,6 +99,10 @@ class Endpoint:
     query: Query | None
     body: Body | None
     answer: TypeAdapter[Any] | None  # None: no JSON (204, or the handler's own response)
+    conditional: bool  # takes what If-Match demands
+    tagged: bool  # its answer has an ETag
+    idempotent: bool  # heeds Idempotency-Key
+    limit: str | None  # a group of the settings; None: by the method of the route
 
     @property
     def name(self) -> str:
@@ -116,6 +125,11 @@ class Route:
     def name(self) -> str:
         return self.endpoint.name
 
+    @property
+    def group(self) -> str:
+        """The group of routes whose limits hold for it."""
+        return self.endpoint.limit or ("read" if self.method == hdrs.METH_GET else "write")
+
 
 def endpoint(
     *,
@@ -126,17 +140,24 @@ def endpoint(
     streaming: bool = False,
     consumes: tuple[str, ...] = (),
     produces: tuple[str, ...] = (),
+    tagged: bool = False,
+    idempotent: bool | None = None,
+    limit: str | None = None,
 ) -> Callable[[Handler], Endpoint]:
     """Declare a handler `async def name(call: Call, …)`.
 
-    A parameter named `query` is a model of the query string, one named `body` is the JSON body, every other one is a
-    part of the path (UUID, int, str or anything that pydantic reads from text). The answer is a model (JSON), None
+    A parameter named `query` is a model of the query string, one named `body` is the JSON body, one named `match` is a
+    Match, what If-Match demands; every other one is a part of the path (UUID, int, str or anything that pydantic reads
+    from text). The answer is a model (JSON), None
     (204) or a response of the handler's own.
 
     `errors` are the refusals that the document names besides the general ones. A `public` endpoint needs no token, and
     knows the actor only if a valid one came. A `streaming` endpoint reads its body or writes its answer itself and has
     limits and deadlines of its own; the gateway's end with the identity. `consumes` and `produces` are for the
     document: the media types of a body that the handler reads itself and of a response of its own.
+
+    A `tagged` endpoint gives its answer an ETag (`call.tag`). An `idempotent` one, by default what answers 201, has one
+    effect for each Idempotency-Key. `limit` names the group of the settings whose limits hold for it.
     """
 
     def declare(handler: Handler) -> Endpoint:
@@ -144,7 +165,8 @@ def endpoint(
         answer = hints.pop("return", None)
         _, *parameters = inspect.signature(handler).parameters.values()
         own = {item.name: hints[item.name] for item in parameters}
-        path = {name: hint for name, hint in own.items() if name not in ("query", "body")}
+        path = {name: hint for name, hint in own.items() if name not in ("query", "body", "match")}
+        conditional = own.get("match") is Match
         return Endpoint(
             handler=handler,
             summary=summary,
@@ -159,6 +181,10 @@ def endpoint(
             query=_query(own["query"]) if "query" in own else None,
             body=_body(own["body"], parameters) if "body" in own else None,
             answer=_answer(answer),
+            conditional=conditional,
+            tagged=tagged or conditional,
+            idempotent=(status == 201 and not streaming) if idempotent is None else idempotent,
+            limit=limit,
         )
 
     return declare

@@ -12,6 +12,7 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict, istr
 
 from server.errors import Forbidden
+from server.limits import Quota
 
 REQUEST_ID_HEADER = istr("X-Request-ID")
 SERVER = "Lectern"
@@ -35,6 +36,7 @@ _REQUEST_HEADERS = (
 )
 _EXPOSED = (
     "X-Request-ID, Retry-After, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, ETag, Location, "
+    "Idempotency-Replayed, "
     "Content-Disposition, Content-Range, Tus-Resumable, Upload-Length, Upload-Offset, Upload-Expires"
 )
 _PREFLIGHT_SECONDS = "600"
@@ -62,6 +64,14 @@ class Headers:
         headers.merge(self._security)  # only those that are not there yet
         if self._origins:
             self._add_cors(request, response)
+
+    @staticmethod
+    def add_quota(response: web.StreamResponse, quota: Quota | None) -> None:
+        """Say how much of its limit the caller has left."""
+        if quota is not None and quota.limit:
+            response.headers["RateLimit-Limit"] = str(quota.limit)
+            response.headers["RateLimit-Remaining"] = str(quota.remaining)
+            response.headers["RateLimit-Reset"] = str(quota.reset)
 
     def preflight(self, request: web.Request) -> web.Response | None:
         """Answer the question of a browser whether a page may send a request; None if this is no such question.

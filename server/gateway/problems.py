@@ -26,6 +26,7 @@ from server.errors import (
 )
 
 CONTENT_TYPE = "application/problem+json"
+RETRY_AFTER = 1.0  # seconds that a 503 asks for when the refusal does not say
 # Headers of aiohttp's own refusals that say what to do next.
 _KEPT = (hdrs.ALLOW, hdrs.CONTENT_RANGE, hdrs.RETRY_AFTER)
 _BY_STATUS: Mapping[int, type[DomainError]] = {
@@ -66,8 +67,9 @@ def problem(
     }
     answer = web.Response(status=status, body=orjson.dumps(body), headers=headers)
     answer.headers[hdrs.CONTENT_TYPE] = CONTENT_TYPE
-    if error.retry_after is not None:
-        answer.headers[hdrs.RETRY_AFTER] = str(max(0, math.ceil(error.retry_after)))
+    retry_after = RETRY_AFTER if error.retry_after is None and status == 503 else error.retry_after
+    if retry_after is not None:
+        answer.headers[hdrs.RETRY_AFTER] = str(max(0, math.ceil(retry_after)))
     if status == 401:
         answer.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
     return answer

@@ -1,10 +1,17 @@
 from types import SimpleNamespace
 
 import pytest
+from redis.asyncio import Redis
 
 from server import limits
 from server.errors import RateLimited
 from server.limits import Limits
+from server.settings import load_settings
+from server.tasks import Tasks
+
+
+def made() -> Limits:
+    return Limits(load_settings(secret="s" * 32).limits, Redis(), "test", Tasks())
 
 
 @pytest.fixture
@@ -17,7 +24,7 @@ def clock(monkeypatch):
 
 
 def test_a_bucket_gives_its_burst_and_then_refills_at_its_rate(clock):
-    buckets = Limits()
+    buckets = made()
     for _ in range(3):
         buckets.take("message", "me", rate=2, burst=3)
     with pytest.raises(RateLimited) as caught:
@@ -32,7 +39,7 @@ def test_a_bucket_gives_its_burst_and_then_refills_at_its_rate(clock):
 
 
 def test_a_refused_attempt_costs_nothing(clock):
-    buckets = Limits()
+    buckets = made()
     buckets.take("message", "me", rate=1, burst=1)
     for _ in range(50):
         assert buckets.try_take("message", "me", rate=1, burst=1) > 0
@@ -42,7 +49,7 @@ def test_a_refused_attempt_costs_nothing(clock):
 
 def test_people_and_names_have_buckets_of_their_own_and_old_ones_are_dropped(clock, monkeypatch):
     monkeypatch.setattr(limits, "MAX_BUCKETS", 2)
-    buckets = Limits()
+    buckets = made()
     for key in ("a", "b", "c"):
         assert buckets.try_take("message", key, rate=1, burst=1) == 0
     assert buckets.try_take("message", "c", rate=1, burst=1) > 0

@@ -12,14 +12,19 @@ from uuid import UUID
 import aiohttp
 import pytest
 from aiohttp import web
+from redis.asyncio import Redis
 
 from server.actor import Actor
+from server.clock import Clock
 from server.errors import Unauthenticated, Unavailable
+from server.gateway.admission import Admission
 from server.gateway.application import build_application
 from server.gateway.endpoint import Route
 from server.gateway.protocol import GatewayRunner
 from server.health import Health
+from server.limits import Limits
 from server.settings import Settings, load_settings
+from server.tasks import Tasks
 
 if TYPE_CHECKING:
     from server.runtime import Runtime
@@ -79,14 +84,22 @@ Serve = Callable[..., Awaitable[Served]]
 @pytest.fixture
 async def serve() -> AsyncIterator[Serve]:
     """`await serve(*routes, http={…}, metrics_port=…)` starts an application with these settings changed."""
+    tasks = Tasks()
     running: list[tuple[GatewayRunner, aiohttp.ClientSession]] = []
 
     async def start(*routes: Route, health: Health | None = None, extend: Any = None, **sections: Any) -> Served:
         settings = _settings(sections)
-        rt = cast("Runtime", types.SimpleNamespace(settings=settings))
+        limits = Limits(settings.limits, Redis(port=1), "test", tasks)
+        limits._windows._breaker.closed = False  # without Redis: this process counts alone
+        rt = cast("Runtime", types.SimpleNamespace(settings=settings, limits=limits, clock=Clock(), database=None))
         module = cast(Any, types.SimpleNamespace(name="school", routes=routes, commands=()))
         application = build_application(
-            rt, [module], authenticate, health=health or Health({}), events_document={"events": []}
+            rt,
+            [module],
+            authenticate,
+            health=health or Health({}),
+            admission=Admission(settings.limits),
+            events_document={"events": []},
         )
         if extend is not None:
             extend(application)

@@ -31,7 +31,8 @@ def settings_changes():
 
 @pytest.fixture
 def bare_settings():
-    return protocol_settings(max_pending_bytes=LIMIT, max_pending_seconds=1.0)
+    # A ping waits behind what is unsent: its timeout is not what is tested here.
+    return protocol_settings(max_pending_bytes=LIMIT, max_pending_seconds=1.0, ping_interval=1.0, ping_timeout=5.0)
 
 
 @pytest.fixture

@@ -160,19 +160,21 @@ async def test_a_client_that_pongs_but_does_not_read_is_cut_off_by_age(eio, raws
 
 async def test_a_slow_but_steady_reader_of_a_busy_room_is_not_cut_off(eio, raws):
     """Something is always unsent, but nothing is ever old."""
+    eio.engine.settings = eio.engine.settings.model_copy(update={"max_pending_bytes": 1_000_000})
     raw = raws(128 * 1024)
     connection = eio.engine.connections[await raw.open(str(eio.session._base_url), eio.path)]
-    while not connection.unsent:
-        connection.send(wire.frame(b"4" + b"x" * 1000))
+    while connection.unsent < 400_000:  # more than the kernel takes at once, so that it never gets to nothing
+        connection.send(wire.frame(b"4" + b"x" * 8000))
         await asyncio.sleep(0)
     until = asyncio.get_running_loop().time() + 2.5  # more than twice the age that is allowed
     while asyncio.get_running_loop().time() < until:
-        connection.send(wire.frame(b"4" + b"x" * 1000))
+        connection.send(wire.frame(b"4" + b"x" * 8000))
         payload = (await raw.frame())[1]
         if payload == b"2":
             await raw.say("3")
             await raw.frame()
         await asyncio.sleep(0.001)
+        assert connection.unsent
         assert not connection.lagging
 
 

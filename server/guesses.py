@@ -13,6 +13,7 @@ import hashlib
 import random
 import secrets
 import time
+import unicodedata
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -193,5 +194,6 @@ class Guesses:
 
 def _keys(group: str, address: str, account: str) -> tuple[str, str]:
     """Names that tell nobody who reads Redis which account was tried."""
+    account = unicodedata.normalize("NFKC", account).casefold().strip()  # no further tries for another spelling
     both = hashlib.blake2b(f"{address}\0{account}".encode(errors="replace"), digest_size=16).hexdigest()
     return f"{group}:{both}", f"{group}:{address}"

@@ -24,18 +24,20 @@ KEY_SET_CACHE = "public, max-age=300"  # seconds; a new secret signs at once, so
 NEVER_CACHED = "no-store"
 
 
-@endpoint(summary="Create an account.", status=201, public=True, errors=(EmailTaken,))
+@endpoint(summary="Create an account.", status=201, public=True, limit="register", errors=(EmailTaken,))
 async def register(call: Call, body: RegisterIn) -> RegisterOut:
     password = body.password.get_secret_value()
     user = await service.register(call.rt, email=body.email, password=password, name=body.name)
     return RegisterOut(user=UserOut.model_validate(user, from_attributes=True))
 
 
-@endpoint(summary="Sign in and begin a session.", public=True, errors=(InvalidCredentials,))
+@endpoint(summary="Sign in and begin a session.", public=True, limit="login", errors=(InvalidCredentials,))
 async def login(call: Call, body: LoginIn) -> TokensOut:
     """An unknown address, a wrong password and a disabled account get the same answer after the same work."""
     password = body.password.get_secret_value()
-    found = await service.login(call.rt, email=body.email, password=password, device=_device(call), ip=call.client_ip)
+    ip = call.client_ip
+    async with call.rt.limits.guess("login", ip, body.email, wrong=InvalidCredentials):
+        found = await service.login(call.rt, email=body.email, password=password, device=_device(call), ip=ip)
     return _tokens(call, found)
 
 

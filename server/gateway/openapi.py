@@ -15,15 +15,21 @@ from pydantic import TypeAdapter
 from server.errors import (
     DeadlineExceeded,
     DomainError,
+    IdempotencyKeyReused,
     Invalid,
     NotFound,
     PayloadTooLarge,
+    RateLimited,
     SessionExpired,
     Unauthenticated,
     Unavailable,
 )
+from server.gateway.admission import Overloaded
 from server.gateway.body import BodyTooSlow, MalformedBody, UnsupportedMediaType
+from server.gateway.conditions import Stale
 from server.gateway.endpoint import PLACEHOLDER, Endpoint, Route
+from server.gateway.examples import example_of
+from server.gateway.idempotency import HEADER, AnswerLost, RequestInProgress, TakenOver
 from server.gateway.problems import CONTENT_TYPE, problem_type, title
 from server.gateway.schema import Schema
 
@@ -34,6 +40,32 @@ VERSION = "1"  # of the API: grows when something that a client relies on change
 REFERENCE = "#/components/schemas/{model}"
 Json = dict[str, Any]  # Any: a part of the document
 Mode = Literal["validation", "serialization"]
+_RETRIED = {"429", "503"}
+_QUOTA = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
+_HEADERS: Json = {
+    name: {"description": description, "schema": schema}
+    for name, description, schema in (
+        ("X-Request-ID", "Names this request in the log.", {"type": "string"}),
+        ("ETag", "The version of this resource, for If-Match and If-None-Match.", {"type": "string"}),
+        ("Retry-After", "Seconds to wait before the next try.", {"type": "integer", "minimum": 0}),
+        (_QUOTA[0], "Requests allowed in a window.", {"type": "integer", "minimum": 1}),
+        (_QUOTA[1], "How many of them are left.", {"type": "integer", "minimum": 0}),
+        (_QUOTA[2], "Seconds until some come back.", {"type": "integer", "minimum": 0}),
+    )
+}
+_TAGS = 'e.g. `"64f1c2a9b3e00"`'
+_REQUEST_HEADERS: Mapping[str, Json] = {
+    HEADER: {
+        "description": "Made by the client, new for each intention, the same when it is sent again: within 24 hours "
+        "the same key with the same body gets the first answer and has no second effect.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    },
+    "If-Match": {
+        "description": f"The ETag of the version that is to be changed, {_TAGS}.",
+        "schema": {"type": "string"},
+    },
+    "If-None-Match": {"description": f"The ETag of the version that is there, {_TAGS}.", "schema": {"type": "string"}},
+}
 _DESCRIPTION = """\
 REST interface of Lectern. Times are RFC 3339 in UTC, sizes are in bytes, durations in seconds. Lists are read page by
 page: give `next_cursor` back as `cursor`. Every refusal is a problem document whose `code` is the same over Socket.IO;
@@ -65,9 +97,15 @@ class _Schemas:
     """The schemas of all adapters, generated in one pass so that two models of one name get names of their own."""
 
     found: Mapping[tuple[int, Mode], Json]
+    components: Json
 
     def of(self, adapter: TypeAdapter[Any], mode: Mode) -> Json:
         return self.found[id(adapter), mode]
+
+    def content(self, adapter: TypeAdapter[Any], mode: Mode) -> Json:
+        """A JSON body with an example."""
+        schema = self.of(adapter, mode)
+        return {"application/json": {"schema": schema, "example": example_of(schema, self.components)}}
 
 
 def openapi_document(modules: Sequence[Module]) -> Json:
@@ -93,6 +131,7 @@ def openapi_document(modules: Sequence[Module]) -> Json:
         "paths": paths,
         "components": {
             "schemas": components,
+            "headers": _HEADERS,
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
         },
         "security": [{"bearer": []}],
@@ -110,7 +149,11 @@ def refusals(endpoint: Endpoint) -> tuple[type[DomainError], ...]:
         general.append(Invalid)
     if endpoint.body:
         general += [MalformedBody, BodyTooSlow, PayloadTooLarge, UnsupportedMediaType]
-    general += [Unavailable, DeadlineExceeded]
+    if endpoint.conditional:
+        general.append(Stale)
+    if endpoint.idempotent:
+        general += [Invalid, IdempotencyKeyReused, RequestInProgress, AnswerLost, TakenOver]
+    general += [RateLimited, Unavailable, Overloaded, DeadlineExceeded]
     return tuple(dict.fromkeys([*endpoint.errors, *general]))
 
 
@@ -123,8 +166,8 @@ def _generate(endpoints: Iterable[Endpoint]) -> tuple[_Schemas, Json]:
     adapters[id(problem), "serialization"] = problem
     inputs = [((key, mode), mode, adapter) for (key, mode), adapter in adapters.items()]
     found, definitions = TypeAdapter.json_schemas(inputs, ref_template=REFERENCE)
-    schemas = _Schemas({key: schema for (key, _), schema in found.items()})
-    return schemas, definitions.get("$defs", {})
+    components = definitions.get("$defs", {})
+    return _Schemas({key: schema for (key, _), schema in found.items()}, components), components
 
 
 def _adapters(endpoint: Endpoint) -> Iterator[tuple[TypeAdapter[Any], Mode]]:
@@ -148,7 +191,8 @@ def _operation(service: str, route: Route, schemas: _Schemas) -> Json:
     }
     if endpoint.description:
         operation["description"] = endpoint.description
-    if parameters := [*_path_parameters(endpoint, schemas), *_query_parameters(endpoint)]:
+    parameters = [*_path_parameters(endpoint, schemas), *_query_parameters(endpoint), *_header_parameters(route)]
+    if parameters:
         operation["parameters"] = parameters
     if content := _request_content(endpoint, schemas):
         operation["requestBody"] = {"required": endpoint.body is None or endpoint.body.required, "content": content}
@@ -181,9 +225,17 @@ def _query_parameters(endpoint: Endpoint) -> list[Json]:
     ]
 
 
+def _header_parameters(route: Route) -> list[Json]:
+    endpoint = route.endpoint
+    names = [HEADER] if endpoint.idempotent else []
+    names += ["If-Match"] if endpoint.conditional else []
+    names += ["If-None-Match"] if endpoint.tagged and route.method == "GET" else []
+    return [{"name": name, "in": "header", "required": False, **_REQUEST_HEADERS[name]} for name in names]
+
+
 def _request_content(endpoint: Endpoint, schemas: _Schemas) -> Json:
     if endpoint.body is not None:
-        return {"application/json": {"schema": schemas.of(endpoint.body.adapter, "validation")}}
+        return schemas.content(endpoint.body.adapter, "validation")
     return {media_type: {} for media_type in endpoint.consumes}
 
 
@@ -191,10 +243,18 @@ def _success(endpoint: Endpoint, schemas: _Schemas) -> Json:
     answer: Json = {"description": http.HTTPStatus(endpoint.status).phrase}
     content: Json = {media_type: {} for media_type in endpoint.produces}
     if endpoint.answer is not None:
-        content["application/json"] = {"schema": schemas.of(endpoint.answer, "serialization")}
+        content |= schemas.content(endpoint.answer, "serialization")
     if content:
         answer["content"] = content
-    return {str(endpoint.status): answer}
+    answer["headers"] = _headers("X-Request-ID", *_QUOTA, *(["ETag"] if endpoint.tagged else []))
+    answers = {str(endpoint.status): answer}
+    if endpoint.tagged and endpoint.status == 200:
+        answers["304"] = {"description": "Not changed since the version of If-None-Match.", "headers": _headers("ETag")}
+    return answers
+
+
+def _headers(*names: str) -> Json:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
 def _problems(endpoint: Endpoint) -> Json:
@@ -202,6 +262,8 @@ def _problems(endpoint: Endpoint) -> Json:
     for kind in refusals(endpoint):
         by_status.setdefault(kind.status, {}).setdefault(kind.code, kind)
     answers = {str(status): _problem(kinds.values()) for status, kinds in sorted(by_status.items())}
+    for status in answers.keys() & _RETRIED:
+        answers[status]["headers"] = _headers("Retry-After")
     return {**answers, "default": _problem([])}
 
 

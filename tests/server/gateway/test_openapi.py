@@ -86,7 +86,7 @@ def test_operation_says_what_its_endpoint_takes_and_answers():
 
 def test_operation_names_every_refusal_with_an_example():
     responses = _document(*ROUTES)["paths"]["/api/school/courses"]["post"]["responses"]
-    assert {"201", "400", "401", "408", "409", "413", "415", "422", "503", "default"} == set(responses)
+    assert {"201", "400", "401", "408", "409", "413", "415", "422", "429", "503", "default"} == set(responses)
     conflict = responses["409"]["content"]["application/problem+json"]
     assert conflict["schema"] == {"$ref": "#/components/schemas/Problem"}
     assert conflict["examples"]["name_taken"]["value"]["detail"] == "Take another name."

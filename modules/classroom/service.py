@@ -21,6 +21,7 @@ from server.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
 from server.realtime import wire
 from server.realtime.wire import RoomEvent
 from server.realtime.work import Head, NewEvent, Receipt, RoomView, Work
+from server.settings import planted_bugs
 
 if TYPE_CHECKING:
     from server.runtime import Runtime
@@ -423,7 +424,7 @@ async def _access_member(conn: Connection, course_id: UUID, user_id: UUID) -> Me
 
 
 def _require_manager(place: Course | Room) -> None:
-    if place.role not in MANAGERS:
+    if place.role not in MANAGERS and "anybody-manages" not in planted_bugs():
         raise Forbidden("Only owners and instructors can do this.")
 
 

@@ -9,7 +9,7 @@ from aiohttp import hdrs, web
 
 from modules.auth import NotConfirmed, UserSummary
 from modules.profile import service
-from modules.profile.errors import AdminStays, Stale
+from modules.profile.errors import AdminStays
 from modules.profile.schemas import (
     DeleteIn,
     PersonOut,
@@ -20,9 +20,9 @@ from modules.profile.schemas import (
     SearchQuery,
     change_of,
 )
-from modules.profile.versions import demanded_versions, version_of
 from server.clock import rfc3339
 from server.errors import Conflict, NotFound, RateLimited
+from server.gateway.conditions import Match
 from server.gateway.endpoint import Call, endpoint, route
 from server.gateway.schema import Page, decode_cursor, encode_cursor
 from server.module import INSTALLED
@@ -30,38 +30,36 @@ from server.module import INSTALLED
 EXPORT_FORMAT = "lectern-export-1"
 
 
-@endpoint(summary="Your own profile.")
+@endpoint(summary="Your own profile.", tagged=True)
 async def get_profile(call: Call) -> ProfileOut:
     profile = await service.get_own_profile(call.rt, call.actor)
-    call.headers[hdrs.ETAG] = version_of(profile)
+    call.tag(service.version_of(profile))
     return profile
 
 
-@endpoint(summary="Change your own profile.", errors=(Stale,))
-async def change_profile(call: Call, body: ProfileChange) -> ProfileOut:
+@endpoint(summary="Change your own profile.")
+async def change_profile(call: Call, body: ProfileChange, match: Match) -> ProfileOut:
     """What is left out stays; null goes back to nothing, or to the default.
 
     Your name is what everybody sees: new events carry a new one within a few seconds, stored ones keep the old.
     """
-    versions = demanded_versions(call.request.headers.get(hdrs.IF_MATCH))
-    profile = await service.change_own_profile(call.rt, call.actor, change_of(body), versions=versions)
-    call.headers[hdrs.ETAG] = version_of(profile)
+    profile = await service.change_own_profile(call.rt, call.actor, change_of(body), match)
+    call.tag(service.version_of(profile))
     return profile
 
 
-@endpoint(summary="Your own preferences.")
+@endpoint(summary="Your own preferences.", tagged=True)
 async def get_preferences(call: Call) -> Preferences:
     preferences = await service.get_preferences(call.rt, call.actor)
-    call.headers[hdrs.ETAG] = version_of(preferences)
+    call.tag(service.version_of(preferences))
     return preferences
 
 
-@endpoint(summary="Change your own preferences.", errors=(Stale,))
-async def change_preferences(call: Call, body: PreferencesChange) -> Preferences:
+@endpoint(summary="Change your own preferences.")
+async def change_preferences(call: Call, body: PreferencesChange, match: Match) -> Preferences:
     """What is left out stays; null goes back to the default."""
-    versions = demanded_versions(call.request.headers.get(hdrs.IF_MATCH))
-    preferences = await service.change_preferences(call.rt, call.actor, change_of(body), versions=versions)
-    call.headers[hdrs.ETAG] = version_of(preferences)
+    preferences = await service.change_preferences(call.rt, call.actor, change_of(body), match)
+    call.tag(service.version_of(preferences))
     return preferences
 
 
@@ -84,8 +82,8 @@ async def search_people(call: Call, query: SearchQuery) -> Page[UserSummary]:
 
 @endpoint(
     summary="All that this server holds about you, as one archive.",
-    errors=(RateLimited,),
     produces=("application/json",),
+    limit="export",
 )
 async def export_data(call: Call) -> web.Response:
     """`{"format", "exported_at", "user_id", "modules": {name: …}}`; each module describes its own part."""

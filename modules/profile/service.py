@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from modules.auth import confirm_identity
 from modules.profile import store
-from modules.profile.errors import AdminStays, Stale
+from modules.profile.errors import AdminStays
 from modules.profile.schemas import Details, PersonOut, Preferences, ProfileOut, Visibility, merged, understood
 from modules.profile.store import Acquaintance, Hit, Stored
-from modules.profile.versions import version_of
 from server.actor import Actor
-from server.database import Connection
 from server.errors import NotFound, Unauthenticated
+from server.gateway.conditions import ANY_VERSION, Match
 
 if TYPE_CHECKING:
     from server.module import Module
     from server.runtime import Runtime
 
-# An export reads all that somebody ever wrote: three at once, then one in ten minutes, for each user and replica.
-EXPORT_RATE, EXPORT_BURST = 1 / 600, 3
 _WORD = re.compile(r"\w+")
 
-Write = Callable[[Connection, UUID, dict[str, Any]], Awaitable[None]]
 Change = Mapping[str, Any]  # Any: a JSON merge patch, checked by its schema
 
 
@@ -34,17 +31,15 @@ async def get_own_profile(rt: Runtime, actor: Actor) -> ProfileOut:
         return _own_profile(_found(await store.read_stored(conn, actor.user_id)))
 
 
-async def change_own_profile(
-    rt: Runtime, actor: Actor, change: Change, *, versions: Collection[str] | None
-) -> ProfileOut:
-    """Apply a change; `versions` are those that it was made for, None for any.
+async def change_own_profile(rt: Runtime, actor: Actor, change: Change, match: Match = ANY_VERSION) -> ProfileOut:
+    """Apply a merge patch.
 
     Raises:
-        Stale: the profile has another version.
+        Stale: the profile is not of the version of `match`.
     """
     async with rt.database.transaction() as conn:
         before = _found(await store.lock_stored(conn, actor.user_id))
-        _require_version(_own_profile(before), versions)
+        match.check(version_of(_own_profile(before)))
         after = merged(before.profile, change)
         await store.write_profile(conn, actor.user_id, after, rt.clock.now())
     return _own_profile(Stored(actor.user_id, after, before.preferences))
@@ -55,17 +50,15 @@ async def get_preferences(rt: Runtime, actor: Actor) -> Preferences:
         return _preferences(_found(await store.read_stored(conn, actor.user_id)))
 
 
-async def change_preferences(
-    rt: Runtime, actor: Actor, change: Change, *, versions: Collection[str] | None
-) -> Preferences:
-    """Apply a change; `versions` are those that it was made for, None for any.
+async def change_preferences(rt: Runtime, actor: Actor, change: Change, match: Match = ANY_VERSION) -> Preferences:
+    """Apply a merge patch.
 
     Raises:
-        Stale: the preferences have another version.
+        Stale: the preferences are not of the version of `match`.
     """
     async with rt.database.transaction() as conn:
         before = _found(await store.lock_stored(conn, actor.user_id))
-        _require_version(_preferences(before), versions)
+        match.check(version_of(_preferences(before)))
         after = merged(before.preferences, change)
         await store.write_preferences(conn, actor.user_id, after, rt.clock.now())
     return _preferences(Stored(actor.user_id, before.profile, after))
@@ -110,12 +103,7 @@ async def search_people(
 
 
 async def export_own_data(rt: Runtime, actor: Actor, modules: Sequence[Module]) -> dict[str, Mapping[str, Any]]:
-    """All that the modules hold about the actor, by module.
-
-    Raises:
-        RateLimited: the actor has had several exports a moment ago.
-    """
-    rt.limits.take("export", actor.user_id, rate=EXPORT_RATE, burst=EXPORT_BURST)
+    """All that the modules hold about the actor, by module."""
     async with rt.database.connection() as conn:
         return {
             module.name: await module.export_user(rt, conn, actor.user_id)
@@ -143,15 +131,15 @@ async def erase_own_account(rt: Runtime, actor: Actor, modules: Sequence[Module]
             await finish()
 
 
+def version_of(answer: ProfileOut | Preferences) -> str:
+    """Follows from the content, so that a change of one's password does not make a profile look changed."""
+    return hashlib.blake2b(answer.model_dump_json().encode(), digest_size=12).hexdigest()
+
+
 def _found(stored: Stored | None) -> Stored:
     if stored is None:
         raise Unauthenticated
     return stored
-
-
-def _require_version(current: ProfileOut | Preferences, versions: Collection[str] | None) -> None:
-    if versions is not None and version_of(current) not in versions:
-        raise Stale
 
 
 def _own_profile(stored: Stored) -> ProfileOut:

@@ -1,164 +1,218 @@
-"""`realtime`: how fast a durable message reaches everybody in a room, and how a room fills, over the whole real path.
+"""`realtime`: how fast events reach everybody in a room, beside the servers that Lectern has to be better than.
 
-Handshake with token, `join_room`, commit to PostgreSQL, ack, the gate, one write per socket. The generator runs in
-this process; latency runs from the moment something was scheduled to be sent, so a late generator counts against us.
+One server at a time on a core of its own, all with the same clients, rooms, rates and bytes. Lectern is measured over
+its whole real path: token, `join_room`, membership, the gate, and for durable messages the commit to PostgreSQL in
+front of the ack. Its ephemeral event is `typing`. The peers check nothing (peers_node/server.mjs).
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
-import time
-import uuid
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from scripts.benches.figures import Figure, percentile
-from scripts.benches.peers import Peer
+from scripts.benches import machine
+from scripts.benches.figures import Figure, compare
+from scripts.benches.generator import DURABLE, EPHEMERAL, Generator, Step, generating
+from scripts.benches.options import Options
 from scripts.benches.school import School, school
+from scripts.benches.servers import (
+    LECTERN,
+    NODE,
+    NODE_BATCH,
+    NODE_INSERT,
+    NODE_REDIS,
+    PING_INTERVAL,
+    SETTINGS,
+    STOCK,
+    Server,
+    install_peers,
+    serving,
+)
+from scripts.benches.trial import FULL, QUICK, Crowd, Effort, Trial, trial
 
-NAMESPACE = b"/classroom"
-CLIENTS = 200
-RATE = 20  # messages per second in the room
-STORM = 2000  # clients
-JOIN_SECONDS = 10.0  # in which they all join
-RECONNECT_SECONDS = 5.0  # in which they all come back after a replica died
+BENCH = "realtime"
+SPREAD = {EPHEMERAL: (LECTERN, NODE, NODE_REDIS, STOCK), DURABLE: (LECTERN, NODE_INSERT, NODE_BATCH)}
+PING_CYCLES = 2
+EVENTS_OF_REPLICAS = 400.0  # per second
 
 
-async def run(*, quick: bool) -> list[Figure]:
-    """One room of 200 with 20 messages per second; 2,000 who join one room; 2,000 who come back after a crash."""
-    async with school(students=CLIENTS) as one:
-        figures = await _one_room(one, seconds=5 if quick else 20)
-    async with school(students=STORM // 4 if quick else STORM, replicas=2) as two:
-        figures += await _storms(two, scale=0.25 if quick else 1.0)
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A crowd, what it does on an ordinary day, and where the search for the most begins (0: there is none)."""
+
+    name: str
+    mode: str
+    crowd: Crowd
+    ordinary: float  # commands per second, all rooms together
+    start: float = 0.0
+    is_quick: bool = False
+
+    @property
+    def title(self) -> str:
+        size = self.crowd.clients // self.crowd.rooms
+        return f"{self.name} {self.mode}: {self.crowd.clients:,} clients, {self.crowd.rooms} × {size}"
+
+
+SCENARIOS = (
+    Scenario("S1", EPHEMERAL, Crowd(1000, 20), ordinary=400, start=400, is_quick=True),
+    Scenario("S1b", EPHEMERAL, Crowd(5000, 100), ordinary=400, start=400),
+    Scenario("S2", EPHEMERAL, Crowd(2000, 1), ordinary=10, start=10),
+    Scenario("S4", EPHEMERAL, Crowd(1000, 500), ordinary=1000, start=2000),
+    Scenario("10k", EPHEMERAL, Crowd(10_000, 200), ordinary=200),
+    Scenario("S1", DURABLE, Crowd(1000, 20), ordinary=400, start=400, is_quick=True),
+    Scenario("125 rooms", DURABLE, Crowd(1000, 125), ordinary=1000, start=1000),
+    Scenario("one room", DURABLE, Crowd(1000, 1), ordinary=10, start=20),
+    Scenario("lone", DURABLE, Crowd(1000, 500), ordinary=10),
+    Scenario("S1b", DURABLE, Crowd(5000, 100), ordinary=400),
+    Scenario("S2", DURABLE, Crowd(2000, 1), ordinary=10),
+    Scenario("10k", DURABLE, Crowd(10_000, 200), ordinary=200),
+)
+# What Lectern's figures are divided by, where it was in the run.
+RIVALS = (NODE, NODE_INSERT, NODE_BATCH)
+
+
+async def run(options: Options) -> list[Figure]:
+    """All scenarios with all their servers, or those that were asked for."""
+    print(machine.settle_down())
+    print("changed for Lectern:", *(f"{name}={value}" for name, value in SETTINGS.items()))
+    wanted = [scenario for scenario in SCENARIOS if _is_wanted(scenario, options)]
+    idle = Crowd(1000 if options.quick else 5000, 20 if options.quick else 100)
+    install_peers([name for name in (NODE,) if options.wants_server(name)])
+    students = max([idle.clients, *(scenario.crowd.clients for scenario in wanted)])
+    figures: list[Figure] = []
+    async with school(students=students + 20, rooms=500) as place:
+        if options.wants("S3"):
+            figures += await _idle(place, idle, options)
+        for scenario in wanted:
+            figures += await _scenario(place, scenario, options)
+        if options.wants("replica") and not options.quick and options.wants_server(LECTERN):
+            figures += await _replica(place)
+    return compare(figures, LECTERN, RIVALS)
+
+
+def _is_wanted(scenario: Scenario, options: Options) -> bool:
+    if scenario.crowd.clients > machine.most_clients():
+        print(f"LEFT OUT: {scenario.title} needs more open files than this machine allows a process (ulimit -Hn)")
+        return False
+    return options.wants(scenario.title) and (scenario.is_quick or not options.quick)
+
+
+async def _scenario(place: School, scenario: Scenario, options: Options) -> list[Figure]:
+    effort = QUICK if options.quick else FULL
+    figures: list[Figure] = []
+    for name in SPREAD[scenario.mode]:
+        if options.wants_server(name) and not (options.quick and name in (NODE_REDIS, STOCK, NODE_BATCH)):
+            options.note(f"{scenario.title}: {name}")
+            async with trial(place, name, scenario.crowd, scenario.mode, effort) as attempt:
+                figures += await _measure(attempt, scenario, effort)
     return figures
 
 
-async def _one_room(place: School, seconds: float) -> list[Figure]:
-    deliveries: list[float] = []
+async def _measure(attempt: Trial, scenario: Scenario, effort: Effort) -> list[Figure]:
+    name = attempt.name
+    steady = await attempt.step(scenario.ordinary, effort.steady_seconds)
+    title = f"{scenario.title}, {scenario.ordinary:g}/s"
+    figures = [
+        *_load(title, name, steady, scenario.mode),
+        Figure(BENCH, title, name, "memory", attempt.memory_mib, "MiB"),
+        Figure(BENCH, title, name, "joins/s", attempt.joins_per_second, ""),
+    ]
+    if scenario.start:
+        for limit, step in (await attempt.search(scenario.start)).items():
+            figures += _most(f"{scenario.title}, most at p99 < {limit:g} ms", name, step, scenario.mode)
+    return figures
 
-    def on_event(packet: bytes) -> None:
-        if b'["message",' in packet:
-            deliveries.append(time.perf_counter() - float(packet.partition(b'"text":"')[2].partition(b'"')[0]))
 
-    peers = [await Peer.connect(place.ports[0], NAMESPACE, token, on_event) for token in place.tokens]
-    await asyncio.gather(*(peer.send(NAMESPACE, _event("join_room", room_id=place.room_id)) for peer in peers))
-    cpu = place.cpu_seconds(0)
-    acks = await _talk(peers, place.room_id, seconds)
-    cpu = place.cpu_seconds(0) - cpu
-    await asyncio.sleep(0.5)
-    for peer in peers:
-        peer.close()
-    deliveries.sort()
-    scenario = f"1 room of {CLIENTS} at {RATE}/s, durable"
+def _most(title: str, name: str, step: Step | None, mode: str) -> list[Figure]:
+    if step is None:
+        return [Figure(BENCH, title, name, "messages/s", 0.0, "")]
     return [
-        _figure(scenario, "messages acked", len(acks), ""),
-        _figure(scenario, "deliveries lost", len(acks) * CLIENTS - len(deliveries), ""),
-        *_latencies(scenario, "ack", acks),
-        *_latencies(scenario, "delivery", deliveries),
-        _figure(scenario, "server CPU", 100 * cpu / seconds, "% of a core"),
+        Figure(BENCH, title, name, "messages/s", step.sent / step.seconds, ""),
+        *_load(title, name, step, mode),
     ]
 
 
-async def _talk(peers: list[Peer], room_id: str, seconds: float) -> list[float]:
-    """Send on schedule, whether or not the last message was acked; returns the sorted latencies of the acks."""
-    acks: list[float] = []
-    began = time.perf_counter()
+def _load(title: str, name: str, step: Step, mode: str) -> list[Figure]:
+    """What one rate cost, and how long it took."""
+    server_cpu, services_cpu = step.used
 
-    async def one(number: int) -> None:
-        scheduled = began + number / RATE
-        await asyncio.sleep(max(0.0, scheduled - time.perf_counter()))
-        message = _event("message", room_id=room_id, id=str(uuid.uuid4()), text=repr(scheduled))
-        ack = json.loads(await peers[number % len(peers)].send(NAMESPACE, message))
-        assert ack["ok"], ack
-        acks.append(time.perf_counter() - scheduled)
+    def figure(metric: str, value: float, unit: str = "") -> Figure:
+        return Figure(BENCH, title, name, metric, value, unit)
 
-    async with asyncio.TaskGroup() as group:
-        for number in range(int(RATE * seconds)):
-            group.create_task(one(number))
-    return sorted(acks)
-
-
-@dataclass
-class _Storm:
-    """What the clients of a storm found."""
-
-    joins: list[float] = field(default_factory=list)  # seconds from the CONNECT to the ack of join_room
-    retries: int = 0
-    failures: list[str] = field(default_factory=list)
-    peers: list[Peer] = field(default_factory=list)
-
-
-async def _storms(place: School, scale: float) -> list[Figure]:
-    joined = await _arrive(place, place.ports[0], JOIN_SECONDS * scale)
-    place.kill(0)
-    await asyncio.wait_for(asyncio.gather(*(peer.lost for peer in joined.peers)), 5)
-    back = await _arrive(place, place.ports[1], RECONNECT_SECONDS * scale)
-    for peer in back.peers:
-        peer.close()
-    count = len(place.tokens)
+    acks = [figure("ack p50", step.ack_p50, "ms"), figure("ack p99", step.ack_p99, "ms")] if mode == DURABLE else []
+    faults = [] if step.is_whole else [figure("NOT DELIVERED", step.expected - step.delivered)]
     return [
-        *_storm_figures(f"{count} join one room in {JOIN_SECONDS * scale:g} s", joined),
-        *_storm_figures(f"{count} come back in {RECONNECT_SECONDS * scale:g} s after a crash", back),
+        figure("deliveries/s", step.deliveries_per_second),
+        *acks,
+        figure("p50", step.p50, "ms"),
+        figure("p99", step.p99, "ms"),
+        figure("p99.9", step.p999, "ms"),
+        figure("server CPU", 100 * server_cpu / step.seconds, "%"),
+        figure("deliveries/CPU-s", step.delivered / max(server_cpu, 0.001)),
+        figure("frames/read", step.frames / max(step.reads, 1)),
+        figure("services CPU", 100 * services_cpu / step.seconds, "%"),
+        figure("generator CPU", 100 * step.generator_cpu / step.seconds, "%"),
+        *faults,
     ]
 
 
-async def _arrive(place: School, port: int, seconds: float) -> _Storm:
-    """Everybody connects and joins, spread evenly over some seconds."""
-    storm = _Storm()
-    began = time.perf_counter()
-    pause = seconds / len(place.tokens)
-
-    async def one(number: int, token: str) -> None:
-        scheduled = began + number * pause
-        await asyncio.sleep(max(0.0, scheduled - time.perf_counter()))
-        try:
-            peer = await Peer.connect(port, NAMESPACE, token, lambda packet: None)
-            storm.peers.append(peer)
-            await _join(peer, place.room_id, storm)
-            storm.joins.append(time.perf_counter() - scheduled)
-        except (OSError, TimeoutError, AssertionError) as error:
-            storm.failures.append(repr(error))
-
-    async with asyncio.TaskGroup() as group:
-        for number, token in enumerate(place.tokens):
-            group.create_task(one(number, token))
-    storm.joins.sort()
-    return storm
+async def _idle(place: School, crowd: Crowd, options: Options) -> list[Figure]:
+    """S3: what a client costs that only sits in its room."""
+    figures: list[Figure] = []
+    for name in SPREAD[EPHEMERAL]:
+        if options.wants_server(name) and not (options.quick and name in (NODE_REDIS, STOCK)):
+            options.note(f"S3: {name}")
+            async with serving(place, name) as (server,), generating(crowd.lines(place, server)) as generator:
+                figures += await _sit(server, generator, crowd.clients)
+    return figures
 
 
-async def _join(peer: Peer, room_id: str, storm: _Storm) -> None:
-    """Join as a client does: a refusal that says when to try again is obeyed, and counts as waiting."""
-    while True:
-        ack = json.loads(await asyncio.wait_for(peer.send(NAMESPACE, _event("join_room", room_id=room_id)), 20))
-        if ack["ok"]:
-            return
-        assert ack["error"]["retryable"], ack
-        storm.retries += 1
-        await asyncio.sleep(ack["error"].get("retry_after_ms", 100) / 1000)
-
-
-def _storm_figures(scenario: str, storm: _Storm) -> list[Figure]:
-    for failure in storm.failures[:3]:
-        print(f"{scenario}: {failure}")
+async def _sit(server: Server, generator: Generator, clients: int) -> list[Figure]:
+    title = f"S3: {clients:,} idle clients, each in a room of 50"
+    before = server.resident_kib()
+    connects, joins = await generator.connect(), await generator.join()
+    used = server.cpu_seconds()
+    seconds = PING_CYCLES * PING_INTERVAL + 2.0
+    pings = await generator.hold(seconds)
+    used = server.cpu_seconds() - used
     return [
-        _figure(scenario, "joined", len(storm.joins), ""),
-        _figure(scenario, "failed", len(storm.failures), ""),
-        _figure(scenario, "told to try again", storm.retries, ""),
-        *_latencies(scenario, "connect and join", storm.joins),
+        Figure(BENCH, title, server.name, "connects/s", connects, ""),
+        Figure(BENCH, title, server.name, "joins/s", joins, ""),
+        Figure(BENCH, title, server.name, "memory each", (server.resident_kib() - before) / clients, "KiB"),
+        Figure(BENCH, title, server.name, "server CPU", 100 * used / seconds, "%"),
+        Figure(BENCH, title, server.name, "pings each", pings / clients, ""),
     ]
 
 
-def _latencies(scenario: str, what: str, seconds: list[float]) -> list[Figure]:
-    return [
-        _figure(scenario, f"{what} p{percent}", percentile(seconds, percent) * 1000, "ms")
-        for percent in (50, 99)
-        if seconds
-    ]
+async def _replica(place: School) -> list[Figure]:
+    """What it costs per event that one more replica has a member of the room."""
+    crowd, figures = Crowd(1000, 20), []
+    for mode in (EPHEMERAL, DURABLE):
+        async with serving(place, LECTERN, replicas=2) as (first, second):
+            alone = await _cost(crowd.lines(place, first), mode, first, second)
+            shared = await _cost(list(_with_guests(place, crowd, first, second)), mode, first, second)
+        title = f"one more replica with one member of the room, {mode}, {EVENTS_OF_REPLICAS:g}/s"
+        figures += [
+            Figure(BENCH, title, LECTERN, "there", shared[1] - alone[1], "µs/event"),
+            Figure(BENCH, title, LECTERN, "both (noisy)", sum(shared) - sum(alone), "µs/event"),
+        ]
+    return figures
 
 
-def _figure(scenario: str, metric: str, value: float, unit: str) -> Figure:
-    return Figure("realtime", scenario, "lectern", metric, value, unit)
+def _with_guests(place: School, crowd: Crowd, first: Server, second: Server) -> Iterator[str]:
+    """The crowd at one replica, and in each room one more who sits at the other."""
+    size = crowd.clients // crowd.rooms + 1
+    for number, student in enumerate(place.students[: size * crowd.rooms]):
+        server = second if number % size == size - 1 else first
+        yield f"{server.port} {place.room_ids[number // size]} {student.user_id} {server.token(place, student)}"
 
 
-def _event(name: str, **payload: str) -> bytes:
-    return json.dumps([name, payload], separators=(",", ":")).encode()
+async def _cost(lines: list[str], mode: str, *servers: Server) -> list[float]:
+    """Microseconds of each server per event."""
+    async with generating(lines) as generator:
+        await generator.connect()
+        await generator.join()
+        step = await generator.step(
+            mode, EVENTS_OF_REPLICAS, FULL.warm, FULL.steady_seconds, lambda: [one.cpu_seconds() for one in servers]
+        )
+    return [1e6 * used / step.sent for used in step.used]

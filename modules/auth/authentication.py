@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from modules.auth import store, tokens
-from modules.auth.store import Identity
+from modules.auth.records import Identity
 from modules.auth.tokens import Claims
 from server.actor import Actor
 from server.errors import Unauthenticated
@@ -26,6 +26,7 @@ from server.runtime import Runtime
 
 REVOCATION_INTERVAL = 2.0  # seconds (ARCHITECTURE.md section 5)
 REMEMBERED_SESSIONS = 10_000
+LAST_USE_PRECISION = 300.0  # seconds; a finer one would write a row for every few requests
 
 
 @dataclass(slots=True)
@@ -84,8 +85,11 @@ def _standing_of(session_id: UUID) -> _Standing:
 
 async def _ask(rt: Runtime, standing: _Standing, claims: Claims) -> None:
     asked_at = time.monotonic()  # before the question: the answer is at least as old
+    now = rt.clock.now()
     async with rt.database.connection() as conn:
-        standing.identity = await store.find_identity(conn, claims.sid, rt.clock.now())
+        identity = standing.identity = await store.find_identity(conn, claims.sid, now)
+        if identity is not None and (now - identity.last_used_at).total_seconds() > LAST_USE_PRECISION:
+            await store.touch_session(conn, claims.sid, now)
     standing.asked_at = asked_at
 
 

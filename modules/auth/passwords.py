@@ -1,21 +1,60 @@
-"""Passwords: argon2id with the parameters of the settings and one lane. Pure and slow: called only through `rt.cpu`.
+"""Passwords: which are good enough, and argon2id with the parameters of the settings and one lane.
 
-OWASP, Password Storage Cheat Sheet: m = 19 MiB, t = 2, p = 1 is the default. More lanes would only take threads from
-other logins.
+Pure and slow: called only through `rt.cpu`. OWASP, Password Storage Cheat Sheet: m = 19 MiB, t = 2, p = 1 is the
+default. More lanes would only take threads from other logins.
 """
 
 from __future__ import annotations
 
 import base64
 import unicodedata
+from collections.abc import Iterable
 from functools import lru_cache
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
+from zxcvbn import zxcvbn
+from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
+from modules.auth.errors import WeakPassword
+from server.errors import FieldError
 from server.settings import Auth
 
 LANES = 1
+# The 30,000 passwords that leaked most often, as zxcvbn carries them, and what people think of before our own form.
+COMMON = frozenset(FREQUENCY_LISTS["passwords"]) | {"lectern123", "classroom", "classroom1", "elearning", "e-learning"}
+# zxcvbn takes 1 ms for most passwords and a second for 72 characters of leetspeak, so it sees this much of each end.
+JUDGED_LENGTH = 20  # characters: at most 25 ms
+_DECORATION = "0123456789!?.,;:*#$%&+-_ "  # what people add to a common password to please a form
+
+
+def judge_password(settings: Auth, password: str, *, about: Iterable[str] = (), field: str = "password") -> None:
+    """Refuse a new password that is on the list of common ones, or that a guesser finds too soon.
+
+    `about` are words that a guesser would try for this person, e.g. the name.
+
+    Raises:
+        WeakPassword: it is.
+    """
+    words = [part for word in about for part in {word, *word.replace("@", " ").replace(".", " ").split()}]
+    plain = _normal(password).casefold()
+    if COMMON & {plain, plain.strip(_DECORATION)}:
+        raise _weak(field, "Many people use this password, and so it is among the first to be tried.")
+    ends = dict.fromkeys((plain_end(password), plain_end(password[::-1])[::-1]))
+    found = [zxcvbn(end, user_inputs=words) for end in ends]
+    best = max(found, key=lambda judged: int(judged["score"]))
+    if best["score"] < settings.password_min_score:
+        raise _weak(field, best["feedback"]["warning"] or "This password is easy to guess.")
+
+
+def plain_end(password: str) -> str:
+    """The part of a password that is judged."""
+    return _normal(password)[:JUDGED_LENGTH]
+
+
+def _weak(field: str, reason: str) -> WeakPassword:
+    advice = "Take several words that do not belong together."
+    return WeakPassword(errors=[FieldError((field,), f"{reason.rstrip('.')}. {advice}")])
 
 
 def hash_password(settings: Auth, password: str) -> str:

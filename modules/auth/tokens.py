@@ -65,13 +65,13 @@ class Keyring:
     def __init__(self, secrets: tuple[str, ...], issuer: str, access_token_seconds: int) -> None:
         self._issuer = issuer
         self._lifetime = access_token_seconds
-        keys = [Ed25519PrivateKey.from_private_bytes(_derive(secret, ACCESS_INFO)) for secret in secrets]
+        keys = [Ed25519PrivateKey.from_private_bytes(derive_key(secret, ACCESS_INFO)) for secret in secrets]
         self._signer = keys[0]
         self.public_keys: dict[str, Ed25519PublicKey] = {_key_id(key.public_key()): key.public_key() for key in keys}
         # A token names its key by its whole first segment, which is ours letter for letter or refused: `alg`, `jku` or
         # `crit` of a stranger are never even parsed, and neither is JSON that is too deep for a parser.
         self._by_header = {_header_segment(key): key.public_key() for key in keys}
-        self._mac_keys = [_derive(secret, REFRESH_INFO) for secret in secrets]
+        self._mac_keys = [derive_key(secret, REFRESH_INFO) for secret in secrets]
         # Facts of mathematics about tokens, no decisions: time and session are looked at on every use.
         self._verified: OrderedDict[bytes, Claims] = OrderedDict()
 
@@ -175,14 +175,14 @@ def base64url(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
+def derive_key(secret: str, info: bytes) -> bytes:
+    """A key of 32 bytes for one purpose (RFC 5869); the secret is random, so no salt is needed."""
+    return HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=info).derive(secret.encode())
+
+
 @lru_cache(maxsize=4)  # one in a server; tests have several
 def _keyring(secrets: tuple[str, ...], issuer: str, access_token_seconds: int) -> Keyring:
     return Keyring(secrets, issuer, access_token_seconds)
-
-
-def _derive(secret: str, info: bytes) -> bytes:
-    """A key of 32 bytes for one purpose (RFC 5869); the secret is random, so no salt is needed."""
-    return HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=info).derive(secret.encode())
 
 
 def _mac(key: bytes, session_id: UUID, generation: int, salt: bytes) -> str:

@@ -109,7 +109,9 @@ async def test_refresh_answers_like_login(http: ClientSession, ada: User) -> Non
 async def test_reused_token_says_so_and_ends_the_session(http: ClientSession, ada: User) -> None:
     first = await login(http)
     second = await (await post(http, "refresh", {"refresh_token": first["refresh_token"]})).json()
-    third = await (await post(http, "refresh", {"refresh_token": second["refresh_token"]})).json()
+    third = second
+    for _ in range(12):  # more than anybody does within the grace
+        third = await (await post(http, "refresh", {"refresh_token": third["refresh_token"]})).json()
     answer = await post(http, "refresh", {"refresh_token": first["refresh_token"]})
     assert await refusal(answer) == (401, "refresh_reused")
     answer = await post(http, "refresh", {"refresh_token": third["refresh_token"]})

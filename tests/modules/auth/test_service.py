@@ -161,9 +161,22 @@ async def test_old_token_after_the_grace_ends_the_session_for_everybody(
         await authenticate(rt, renewed.access_token)
 
 
-async def test_token_two_generations_old_ends_the_session_at_once(rt: Runtime, signed_in: Login) -> None:
-    renewed = await service.refresh(rt, signed_in.refresh_token)
-    renewed = await service.refresh(rt, renewed.refresh_token)
+async def test_each_old_token_has_a_grace_of_its_own(rt: Runtime, later: Later, signed_in: Login) -> None:
+    second = await service.refresh(rt, signed_in.refresh_token)
+    third = await service.refresh(later(GRACE / 2), second.refresh_token)
+    for late in (signed_in, second):
+        assert (await service.refresh(later(GRACE - 1), late.refresh_token)).refresh_token == third.refresh_token
+    assert (await service.refresh(later(GRACE + 2), second.refresh_token)).refresh_token == third.refresh_token
+    with pytest.raises(RefreshReused):
+        await service.refresh(later(GRACE + 2), signed_in.refresh_token)
+    with pytest.raises(Unauthenticated):
+        await service.refresh(rt, third.refresh_token)
+
+
+async def test_token_many_generations_old_ends_the_session_at_once(rt: Runtime, signed_in: Login) -> None:
+    renewed = signed_in
+    for _ in range(20):
+        renewed = await service.refresh(rt, renewed.refresh_token)
     with pytest.raises(RefreshReused):
         await service.refresh(rt, signed_in.refresh_token)
     with pytest.raises(Unauthenticated):

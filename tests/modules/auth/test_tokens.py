@@ -16,7 +16,7 @@ from server.errors import SessionExpired, Unauthenticated
 SECRET, OTHER_SECRET = "s" * 40, "o" * 40
 NOW = 1_800_000_000.5
 LIFETIME = 600
-USER, SESSION, TOKEN_ID = uuid4(), uuid4(), uuid4()
+USER, SESSION, TOKEN_ID = (UUID(int=0xABCDEF << 100 | number) for number in range(3))
 SALT = bytes(range(16))
 
 

@@ -1,0 +1,1 @@
+"""What administrators do with the accounts of others: find them, change their role, disable them."""

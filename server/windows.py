@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 PARTS = 10  # sub-windows of a window
 PATIENCE = 0.25  # seconds that a call of Redis may take
+CALLS = 8  # at once; the connections of the pool are there for others too, and waiting for one is no failure of Redis
 PROBE_INTERVAL = 0.5  # seconds between two questions whether Redis is back
 MAX_KEYS = 100_000  # of the local windows; the ones longest unused are dropped
 REDIS_ERRORS = (RedisError, OSError, TimeoutError)
@@ -141,12 +142,15 @@ class Breaker:
         self._redis = redis
         self._tasks = tasks
         self._scripts: dict[str, Callable[..., Any]] = {}  # Any: redis-py's Script answers what the Lua returns
+        self._places = asyncio.Semaphore(CALLS)
         self.closed = True  # current flows: Redis is asked
 
     async def call(self, script: str, keys: Sequence[str], args: Sequence[str | int]) -> Any | None:
         """Run a Lua script; None when Redis is away, which costs PATIENCE once and then nothing."""
-        if not self.closed:
-            return None
+        async with self._places:
+            return await self._call(script, keys, args) if self.closed else None
+
+    async def _call(self, script: str, keys: Sequence[str], args: Sequence[str | int]) -> Any | None:
         prepared = self._scripts.get(script)
         if prepared is None:  # sends the text only to a server that does not know it
             prepared = self._scripts[script] = self._redis.register_script(script)

@@ -19,6 +19,7 @@ Version = datetime | int | str | UUID
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TAG = re.compile(r'\s*(W/)?("[\x21\x23-\x7e\x80-\xff]*")\s*(?:,|$)')
+ETAG = "ETag"  # as handlers write it; aiohttp's own constant is spelt otherwise
 ANY = "*"
 
 

@@ -19,7 +19,7 @@ from server.errors import DomainError, FieldError, Invalid, NotFound, RateLimite
 from server.gateway.admission import Admission, Gate
 from server.gateway.answer import JsonAnswer
 from server.gateway.body import MalformedBody, read_json, refuse_content_encoding
-from server.gateway.conditions import if_match, is_unchanged
+from server.gateway.conditions import ETAG, if_match, is_unchanged
 from server.gateway.edge import CLIENT_IP, QUOTA, REQUEST_ID
 from server.gateway.endpoint import Answer, Body, Call, Endpoint, Query, Route
 from server.gateway.headers import Headers
@@ -134,7 +134,7 @@ class Dispatch:
 
 def _is_unchanged(call: Call) -> bool:
     reads = call.request.method in (hdrs.METH_GET, hdrs.METH_HEAD)
-    return reads and is_unchanged(call.request.headers.get(hdrs.IF_NONE_MATCH), call.headers.get(hdrs.ETAG))
+    return reads and is_unchanged(call.request.headers.get(hdrs.IF_NONE_MATCH), call.headers.get(ETAG))
 
 
 def _token(request: web.Request) -> str:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter
 
 from server.actor import Actor
 from server.errors import DomainError
-from server.gateway.conditions import Match, Version, etag
+from server.gateway.conditions import ETAG, Match, Version, etag
 from server.gateway.schema import Int64, Line
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Call:
 
     def tag(self, version: Version) -> None:
         """Give the answer the ETag of a version: what If-Match of a later change must name."""
-        self.headers[hdrs.ETAG] = etag(version)
+        self.headers[ETAG] = etag(version)
 
 
 Answer = BaseModel | web.StreamResponse | None

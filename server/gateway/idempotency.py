@@ -149,7 +149,7 @@ class Idempotency:
         return response
 
     async def _remember(self, asked: Asked, claim: UUID, response: web.StreamResponse) -> None:
-        headers = {name: value for name, value in response.headers.items() if name.lower() in _REMEMBERED}
+        headers = {str(name): value for name, value in response.headers.items() if name.lower() in _REMEMBERED}
         body = response.body if isinstance(response, web.Response) and isinstance(response.body, bytes) else b""
         try:
             async with self._database.connection() as conn:

@@ -24,10 +24,3 @@ class SoleOwner(Conflict):
     def __init__(self, titles: Sequence[str]) -> None:
         named = ", ".join(f"“{title}”" for title in titles)
         super().__init__(self.message.replace("a course", named, 1))
-
-
-class Stale(Conflict):
-    """A condition of the request (If-Match, RFC 9110 section 13.1.1) does not hold any more."""
-
-    status = 412
-    message = "This was changed in the meantime. Read it again."

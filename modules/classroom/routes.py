@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 import orjson
 
 from modules.auth import UserSummary
 from modules.classroom import service
-from modules.classroom.errors import LastOwner, Stale
+from modules.classroom.errors import LastOwner
 from modules.classroom.permissions import MANAGERS
 from modules.classroom.schemas import (
     CourseChange,
@@ -28,13 +28,11 @@ from modules.classroom.schemas import (
     StateOut,
     log_page,
 )
-from modules.classroom.service import Match
 from modules.classroom.store import Course, Member, Room
 from server.errors import Conflict, Forbidden, NotFound
+from server.gateway.conditions import Match
 from server.gateway.endpoint import Call, endpoint, route
 from server.gateway.schema import Page, PageQuery, decode_cursor, encode_cursor
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @endpoint(summary="Create a course; you become its owner.", status=201)
@@ -51,15 +49,15 @@ async def list_courses(call: Call, query: PageQuery) -> Page[CourseOut]:
     return Page(items=[_course_out(course) for course in courses[: query.limit]], next_cursor=cursor)
 
 
-@endpoint(summary="Get a course.", errors=(NotFound,))
+@endpoint(summary="Get a course.", tagged=True, errors=(NotFound,))
 async def get_course(call: Call, course_id: UUID) -> CourseOut:
     return _course(call, await service.get_course(call.rt, call.actor, course_id))
 
 
-@endpoint(summary="Change a course.", errors=(NotFound, Forbidden, Stale))
-async def change_course(call: Call, course_id: UUID, body: CourseChange) -> CourseOut:
+@endpoint(summary="Change a course.", errors=(NotFound, Forbidden))
+async def change_course(call: Call, course_id: UUID, body: CourseChange, match: Match) -> CourseOut:
     course = await service.change_course(
-        call.rt, call.actor, course_id, title=body.title, description=body.description, match=_match(call)
+        call.rt, call.actor, course_id, title=body.title, description=body.description, match=match
     )
     return _course(call, course)
 
@@ -112,14 +110,14 @@ async def list_rooms(call: Call, course_id: UUID, query: PageQuery) -> Page[Room
     return Page(items=[_room_out(room) for room in rooms[: query.limit]], next_cursor=cursor)
 
 
-@endpoint(summary="Get a room.", errors=(NotFound,))
+@endpoint(summary="Get a room.", tagged=True, errors=(NotFound,))
 async def get_room(call: Call, room_id: UUID) -> RoomOut:
     return _room(call, await service.get_room(call.rt, call.actor, room_id))
 
 
-@endpoint(summary="Rename a room.", errors=(NotFound, Forbidden, Stale))
-async def change_room(call: Call, room_id: UUID, body: RoomChange) -> RoomOut:
-    return _room(call, await service.change_room(call.rt, call.actor, room_id, name=body.name, match=_match(call)))
+@endpoint(summary="Rename a room.", errors=(NotFound, Forbidden))
+async def change_room(call: Call, room_id: UUID, body: RoomChange, match: Match) -> RoomOut:
+    return _room(call, await service.change_room(call.rt, call.actor, room_id, name=body.name, match=match))
 
 
 @endpoint(summary="Delete a room.", errors=(NotFound, Forbidden))
@@ -150,7 +148,7 @@ async def get_room_participants(call: Call, room_id: UUID) -> ParticipantsOut:
 
 
 def _course(call: Call, course: Course) -> CourseOut:
-    call.headers["ETag"] = _etag(course.updated_at)
+    call.tag(course.updated_at)
     return _course_out(course)
 
 
@@ -173,33 +171,13 @@ def _member_out(member: Member) -> MemberOut:
 
 
 def _room(call: Call, room: Room) -> RoomOut:
-    call.headers["ETag"] = _etag(room.updated_at)
+    call.tag(room.updated_at)
     return _room_out(room)
 
 
 def _room_out(room: Room) -> RoomOut:
     names = ("id", "course_id", "name", "kind", "status", "last_seq")
     return RoomOut.model_validate({name: getattr(room, name) for name in names})
-
-
-def _etag(version: datetime) -> str:
-    """The version in microseconds, as an entity tag (RFC 9110 section 8.8.3)."""
-    return f'"{(version - _EPOCH) // timedelta(microseconds=1):x}"'
-
-
-def _match(call: Call) -> Match:
-    """What If-Match demands (RFC 9110 section 13.1.1); one tag is all that our clients send.
-
-    Raises:
-        Stale: it names no version of ours, so none can be the current one.
-    """
-    given = call.request.headers.get("If-Match", "*").strip()
-    if given == "*":
-        return Match()
-    try:
-        return Match(_EPOCH + timedelta(microseconds=int(given.strip('"'), 16)))
-    except (ValueError, OverflowError) as error:
-        raise Stale from error
 
 
 ROUTES = (

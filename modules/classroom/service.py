@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from modules.classroom import state, store
-from modules.classroom.errors import LastOwner, Stale
+from modules.classroom.errors import LastOwner
 from modules.classroom.permissions import MANAGERS, Role
 from modules.classroom.schemas import Span
 from modules.classroom.store import Course, Member, Room
 from server.actor import Actor
 from server.database import Connection
 from server.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
+from server.gateway.conditions import ANY_VERSION, Match, Stale
 from server.realtime import wire
 from server.realtime.wire import RoomEvent
 from server.realtime.work import Head, NewEvent, Receipt, RoomView, Work
@@ -32,23 +32,6 @@ CODE_LENGTH = 8  # characters, so 8.5e11 codes
 # Guessing a code is a way into a course: 60 tries at once, then one in two seconds, for each user and replica.
 JOIN_RATE, JOIN_BURST = 0.5, 60
 LEADING = frozenset(("owner", "instructor"))  # roles that only an owner gives and takes
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """What If-Match demands of the version (`updated_at`) of a resource; None demands nothing."""
-
-    version: datetime | None = None
-
-    def check(self, version: datetime) -> None:
-        """Raises:
-        Stale: the resource has another version.
-        """
-        if self.version is not None and self.version != version:
-            raise Stale
-
-
-ANY_VERSION = Match()
 
 
 async def access_course(conn: Connection, actor: Actor, course_id: UUID) -> Course:
@@ -277,8 +260,11 @@ async def change_room(
         Stale: it was renamed since the version of `match`.
     """
     async with rt.database.transaction() as conn:
-        _require_manager(await access_room(conn, actor, room_id))
-        if not await store.update_room(conn, room_id, name, unless_changed_since=match.version):
+        room = await access_room(conn, actor, room_id)
+        _require_manager(room)
+        match.check(room.updated_at)
+        seen = None if match == ANY_VERSION else room.updated_at
+        if not await store.update_room(conn, room_id, name, unless_changed_since=seen):
             raise Stale
         return await access_room(conn, actor, room_id)
 

@@ -8,9 +8,10 @@ from uuid import uuid4
 import pytest
 
 from modules.classroom import access_room, read_roles, service
-from modules.classroom.errors import LastOwner, RoomClosed, Stale
-from modules.classroom.service import CODE_ALPHABET, Match
+from modules.classroom.errors import LastOwner, RoomClosed
+from modules.classroom.service import CODE_ALPHABET
 from server.errors import Conflict, Forbidden, IdempotencyKeyReused, NotFound
+from server.gateway.conditions import Stale, etag, if_match
 from tests.modules.classroom.actors import actor_of, add_room, course_of, room_of
 
 
@@ -145,7 +146,7 @@ async def test_of_two_owners_who_leave_at_once_one_stays(rt):
 
 async def test_a_change_of_an_older_version_is_refused(rt):
     teacher, course_id = await actor_of(rt, "teacher"), await course_of(rt)
-    seen = Match((await service.get_course(rt, teacher, course_id)).updated_at)
+    seen = if_match(etag((await service.get_course(rt, teacher, course_id)).updated_at))
     changed = await service.change_course(rt, teacher, course_id, title="Astronomy", description=None, match=seen)
     assert changed.title == "Astronomy"
     with pytest.raises(Stale):
@@ -154,7 +155,7 @@ async def test_a_change_of_an_older_version_is_refused(rt):
 
 async def test_a_room_renamed_meanwhile_is_not_renamed_again(rt):
     teacher, room_id = await actor_of(rt, "teacher"), await room_of(rt, "Lounge")
-    seen = Match((await service.get_room(rt, teacher, room_id)).updated_at)
+    seen = if_match(etag((await service.get_room(rt, teacher, room_id)).updated_at))
     assert (await service.change_room(rt, teacher, room_id, name="Bar", match=seen)).name == "Bar"
     with pytest.raises(Stale):
         await service.change_room(rt, teacher, room_id, name="Pub", match=seen)

@@ -7,8 +7,9 @@ CREATE FUNCTION fold_name(name text) RETURNS text
     RETURN translate(regexp_replace(normalize(name, NFKD), '[\u0300-\u036f]', '', 'g'), 'ıŁłØøĐđÆæ', 'iLlOoDdAa');
 
 -- users.search_vector holds the e-mail address too, which others must not find out by guessing: they search this.
-CREATE INDEX users_name_search ON users
-    USING gin (to_tsvector('simple', fold_name(coalesce(profile_data ->> 'name', ''))));
+ALTER TABLE users ADD COLUMN name_vector tsvector
+    GENERATED ALWAYS AS (to_tsvector('simple', fold_name(coalesce(profile_data ->> 'name', '')))) STORED;
+CREATE INDEX users_name_search ON users USING gin (name_vector);
 
 -- What the classroom tells profile, which it is built upon: everybody with whom somebody shares a course, once for each
 -- such course, with the own role there.

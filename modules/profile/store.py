@@ -108,13 +108,10 @@ async def search(
         """
         SELECT * FROM (
             SELECT u.id, coalesce(u.profile_data ->> 'name', '') AS name, u.profile_data ->> 'avatar_url' AS avatar_url,
-                   (ts_rank(to_tsvector('simple', fold_name(coalesce(u.profile_data ->> 'name', ''))), query.prefix, 2)
-                    + (to_tsvector('simple', fold_name(coalesce(u.profile_data ->> 'name', ''))) @@ query.whole)::int
-                   )::float8 AS rank
+                   (ts_rank(u.name_vector, query.prefix, 2) + (u.name_vector @@ query.whole)::int)::float8 AS rank
             FROM users u, (SELECT to_tsquery('simple', fold_name($2)) AS prefix,
                                   to_tsquery('simple', fold_name($3)) AS whole) AS query
-            WHERE to_tsvector('simple', fold_name(coalesce(u.profile_data ->> 'name', ''))) @@ query.prefix
-              AND u.disabled_at IS NULL AND u.id <> $1
+            WHERE u.name_vector @@ query.prefix AND u.disabled_at IS NULL AND u.id <> $1
               AND ($4 OR u.id IN (SELECT mate_id FROM classmates WHERE user_id = $1))
         ) AS found
         WHERE $5::float8 IS NULL OR (-rank, id) > (-$5::float8, $6::uuid)

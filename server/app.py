@@ -9,6 +9,7 @@ import asyncio
 import gc
 import hashlib
 import logging
+import os
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,6 +17,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+import redis.exceptions
 from aiohttp import web
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -51,7 +53,7 @@ from server.realtime.revocation import INTERVAL as REVOCATION_INTERVAL
 from server.realtime.revocation import Revocation
 from server.realtime.work import RoomRules
 from server.runtime import Runtime
-from server.settings import Settings
+from server.settings import Settings, planted_bugs
 from server.tasks import Tasks
 
 logger = logging.getLogger(__name__)
@@ -63,6 +65,8 @@ SOCKET_PATH = "/socket.io/"
 GOODBYE_WAIT = 1.0  # seconds that clients get to leave by themselves when the server drains
 RECONNECT_SPREAD = 3000  # milliseconds over which drained clients come back
 SWEEP_PAUSE = (300.0, 600.0)  # seconds between two sweeps of old idempotency keys
+# What a connection that died while it was idle raises; RuntimeError is uvloop's word for a closed transport.
+LOST_CONNECTION = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, RuntimeError)
 LAG_INTERVAL = 0.25  # seconds between two samples of the loop's lag
 TOKEN_INTERVAL = 2.0  # seconds between two looks at the ends of tokens
 
@@ -118,6 +122,8 @@ async def serve(settings: Settings, stop: asyncio.Event, *, schema_patience: flo
             gc.freeze()
             logger.info("serving", extra={"host": settings.http.host, "port": settings.http.port})
             await stop.wait()
+            if "no_drain" in planted_bugs():
+                os._exit(0)
             await _drain(server)
             if metrics is not None:
                 await metrics.cleanup()
@@ -234,7 +240,7 @@ def _redis(settings: Settings) -> Redis:
         timeout=timeout,
         socket_timeout=timeout,
         socket_connect_timeout=timeout,
-        retry=Retry(NoBackoff(), 1),
+        retry=Retry(NoBackoff(), 1, supported_errors=LOST_CONNECTION),  # type: ignore[arg-type]  # it takes any
         health_check_interval=0,
     )
     return Redis.from_pool(pool)

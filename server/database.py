@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 CONNECTION_ERRORS = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the state in which uvloop's RuntimeError (below) leaves a connection
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
@@ -76,7 +77,9 @@ class Database:
         except BUSY_ERRORS as error:
             broken = False
             raise Unavailable("The database is busy. Try again in a moment.") from error
-        except Exception:
+        except Exception as error:
+            if _is_closed_transport(error):
+                raise Unavailable("The database does not answer. Try again in a moment.") from error
             broken = False  # the statement or the caller was at fault, not the connection
             raise
         finally:
@@ -230,6 +233,11 @@ async def open_connection(settings: DatabaseSettings) -> Connection:
     # asyncpg gives a UUID class of its own, which orjson does not know.
     await conn.set_type_codec("uuid", encoder=_uuid_bytes, decoder=_uuid_from, schema="pg_catalog", format="binary")
     return conn
+
+
+def _is_closed_transport(error: Exception) -> bool:
+    """What uvloop raises, where asyncio raises OSError, when a transport was closed a moment ago."""
+    return type(error) is RuntimeError and str(error).startswith("unable to perform operation on")
 
 
 def _uuid_bytes(value: UUID) -> bytes:

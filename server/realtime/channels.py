@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
+from server.settings import planted_bugs
 from server.tasks import Tasks
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,8 @@ RECONNECT_PAUSE = 0.5  # seconds
 NONCE_INTERVAL = 2.0  # seconds between two letters to ourselves
 NONCE_PATIENCE = 5.0  # seconds without hearing one until the subscription is taken for dead
 SUBSCRIBE_TIMEOUT = 1.0  # seconds until a room is opened without its channel
-REDIS_ERRORS = (RedisError, OSError, TimeoutError)
+# RuntimeError: what uvloop raises where asyncio raises OSError, on a transport that was closed a moment ago.
+REDIS_ERRORS = (RedisError, OSError, TimeoutError, RuntimeError)
 
 
 class Channels:
@@ -58,6 +60,7 @@ class Channels:
         self._rooms: dict[UUID, asyncio.Future[None]] = {}  # wanted subscriptions; done when confirmed
         self._pubsub: PubSub | None = None
         self._heard_at = 0.0
+        self._bugs = planted_bugs()
         self.up = False
         self.on_up: Callable[[bool], None] = lambda up: None  # told of each change
 
@@ -100,11 +103,11 @@ class Channels:
         await self._outgoing_wake.wait()
         self._outgoing_wake.clear()
         while self._outgoing:
-            pipeline = self._redis.pipeline(transaction=False)
-            for _ in range(min(len(self._outgoing), PIPELINE_LIMIT)):
-                pipeline.publish(*self._outgoing.popleft())
             try:
-                await pipeline.execute()
+                async with self._redis.pipeline(transaction=False) as pipeline:
+                    for _ in range(min(len(self._outgoing), PIPELINE_LIMIT)):
+                        pipeline.publish(*self._outgoing.popleft())
+                    await pipeline.execute()
             except REDIS_ERRORS as error:
                 logger.warning("news could not be published", extra={"reason": repr(error)})
                 self._outgoing.clear()
@@ -166,7 +169,7 @@ class Channels:
         return asyncio.get_running_loop().time() - self._heard_at > NONCE_PATIENCE
 
     def _set_up(self, up: bool) -> None:
-        if up == self.up:
+        if up == self.up or (not up and "never_degraded" in self._bugs):
             return
         self.up = up
         self.on_up(up)

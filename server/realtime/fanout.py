@@ -29,6 +29,7 @@ from server.realtime.presence import Participants, Presence, PresenceChange
 from server.realtime.protocol import Socket
 from server.realtime.wire import News, RoomEvent
 from server.settings import Realtime as RealtimeSettings
+from server.settings import planted_bugs
 from server.tasks import Tasks
 
 logger = logging.getLogger(__name__)
@@ -106,6 +107,7 @@ class Rooms:
         self._rooms: dict[UUID, _Room] = {}
         self._memberships: dict[Socket, dict[UUID, Member]] = {}
         self._replica = secrets.token_hex(4)
+        self._bugs = planted_bugs()
         self._epoch = ""
 
     def start(self) -> None:
@@ -302,9 +304,9 @@ class Rooms:
     # The gate.
 
     def _pass(self, room: _Room, event: RoomEvent) -> None:
-        if room.gate is not None and event.seq <= room.gate:
+        if room.gate is not None and event.seq <= room.gate and "gate_passes_twice" not in self._bugs:
             return
-        if room.gate is None or event.seq > room.gate + 1:
+        if room.gate is None or (event.seq > room.gate + 1 and "no_gap_repair" not in self._bugs):
             self._keep_early(room, event)
             return
         self._send(room, event)
@@ -368,18 +370,21 @@ class Rooms:
         return self._settings.head_interval if self.channels.up else self._settings.head_interval_degraded
 
     async def _compare_heads(self) -> None:
-        rooms = [room for room in self._rooms.values() if room.gate is not None]
+        # The gates of now: while the heads are read they may move on beyond them, which is no sign of another log.
+        rooms = [(room, room.gate) for room in self._rooms.values() if room.gate is not None]
+        if "no_head_compare" in self._bugs:
+            return
         try:
-            heads = await self.log.heads([room.id for room in rooms])
+            heads = await self.log.heads([room.id for room, _ in rooms])
         except Unavailable:
             return  # asked again after the pause
         replaced = self.log.epoch != self._epoch
         self._epoch = self.log.epoch
-        for room in rooms:
+        for room, gate in rooms:
             head = heads.get(room.id)
             if head is None:
                 self._drop(room)
-            elif replaced or (room.gate is not None and head < room.gate):
+            elif replaced or head < gate:
                 self._resync(room, head)
             elif room.gate is not None and head > room.gate:
                 self._repair_soon(room)

@@ -123,6 +123,8 @@ class RoomLog:
                 with its `cmd_id`.
             DomainError: whatever the decision refuses with.
         """
+        if "no_dedupe" in self._bugs:
+            work.cmd_id = None
         shard = work.room_id.int % COMMITTERS
         if len(self._queues[shard]) >= QUEUE_LIMIT:
             raise Unavailable("The server is busy. Try again in a moment.")
@@ -270,6 +272,9 @@ class RoomLog:
                 await self._insert(conn, batch)
             if "ack_before_commit" in self._bugs:
                 _settle(batch)
+                await asyncio.sleep(0.1)
+            if "publish_before_commit" in self._bugs:
+                self._deliver([event for event, _ in batch.events])
                 await asyncio.sleep(0.1)
             gone = await self._find_gone(conn, missed)
         ROOM_LOG_APPEND.observe(time.perf_counter() - began)

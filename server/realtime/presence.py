@@ -26,11 +26,14 @@ from redis.asyncio import Redis
 
 from server.realtime.channels import REDIS_ERRORS
 from server.settings import Realtime as RealtimeSettings
+from server.settings import planted_bugs
 from server.tasks import Tasks
 
 logger = logging.getLogger(__name__)
 
 LISTED = 100  # people in a join ack
+PATIENCE = 1.0  # seconds that a join or a question waits for Redis
+LOST_PAUSE = 0.5  # seconds between two attempts to get a lease again
 BATCH = 200  # entries and departures in one round trip
 STOP_TIMEOUT = 2.0  # seconds to say goodbye to Redis
 
@@ -46,12 +49,12 @@ end
 return {0, redis.call('HLEN', KEYS[2]), tonumber(redis.call('GET', KEYS[4]) or 0)}
 """
 
-# Takes the users in ARGV (or, with none named, every user) of one incarnation out of a room; returns who is gone
-# altogether. A room that is empty leaves no key behind.
+# Takes the users from ARGV[3] on (or, with none named, every user) of one incarnation out of a room; returns who is
+# gone altogether. An empty room leaves no key behind; ARGV[2] names it when nobody of this incarnation is left in it.
 _LEAVE = """
 local users = {}
-if #ARGV > 1 then
-  for i = 2, #ARGV do users[#users + 1] = ARGV[i] end
+if #ARGV > 2 then
+  for i = 3, #ARGV do users[#users + 1] = ARGV[i] end
 else
   local prefix = ARGV[1] .. '|'
   for _, lease in ipairs(redis.call('HKEYS', KEYS[1])) do
@@ -67,6 +70,7 @@ for _, user in ipairs(users) do
     gone[#gone + 1] = user
   end
 end
+if ARGV[2] ~= '' then redis.call('SREM', KEYS[5], ARGV[2]) end
 local count, version = redis.call('HLEN', KEYS[2]), tonumber(redis.call('GET', KEYS[4]) or 0)
 if count == 0 then redis.call('DEL', KEYS[4]) end
 return {gone, count, version}
@@ -119,11 +123,12 @@ class _Here:
 
 @dataclass(slots=True)
 class _Step:
-    """An entry (with `person`) or a departure that is to be written to Redis."""
+    """An entry (with `person`) or a departure that is to be written to Redis; `last`: nobody of ours is left there."""
 
     room_id: UUID
     user_id: UUID
     person: Person | None
+    last: bool = False
     written: asyncio.Future[None] | None = field(default=None)
 
 
@@ -151,6 +156,9 @@ class Presence:
         self._wake = asyncio.Event()
         self._incarnation = secrets.token_hex(8)
         self._lost = True  # no lease yet, or one that cannot be trusted: the next renewal starts a new incarnation
+        self._away = False  # Redis did not answer when it was last asked: nobody waits for it
+        self._begun = False
+        self._bugs = planted_bugs()
         self._enter = redis.register_script(_ENTER)
         self._leave = redis.register_script(_LEAVE)
         self._roster = redis.register_script(_ROSTER)
@@ -158,7 +166,7 @@ class Presence:
     def start(self) -> None:
         """Start to write, to renew the lease and to sweep."""
         self._tasks.forever(self._write_steps, name="presence:write", pause=lambda: 0.0)
-        self._tasks.forever(self._renew, name="presence:renew", pause=lambda: self._settings.presence_interval)
+        self._tasks.forever(self._renew, name="presence:renew", pause=self._renew_pause)
 
     async def stop(self) -> None:
         """Write what is queued and give the lease back, so that nobody has to wait for it to run out."""
@@ -170,14 +178,13 @@ class Presence:
             logger.info("presence could not be given back", extra={"reason": repr(error)})
 
     async def enter(self, room_id: UUID, user_id: UUID, person: Person) -> None:
-        """A socket of a user came into a room. Returns when Redis knows; at once when Redis is away."""
+        """A socket of a user came into a room. Returns when Redis knows, and soon when Redis is away."""
         here = self._here.setdefault(room_id, {}).setdefault(user_id, _Here(person))
         here.sockets += 1
-        if here.sockets == 1:
-            step = _Step(room_id, user_id, person, asyncio.get_running_loop().create_future())
-            self._queue(step)
-            if step.written is not None:
-                await step.written
+        if here.sockets == 1 and not self._away:
+            written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._queue(_Step(room_id, user_id, person, written=written))
+            await asyncio.wait([written], timeout=PATIENCE)
 
     def leave(self, room_id: UUID, user_id: UUID) -> None:
         """A socket of a user left a room, by command or because it is gone."""
@@ -190,20 +197,29 @@ class Presence:
             del people[user_id]
             if not people:
                 del self._here[room_id]
-            self._queue(_Step(room_id, user_id, None))
+            if "no_leave" not in self._bugs:
+                self._queue(_Step(room_id, user_id, None, last=not people))
 
     async def participants(self, room_id: UUID, limit: int = LISTED) -> Participants:
-        """Who is in a room, over all replicas."""
+        """Who is in a room, over all replicas; of this one alone when Redis is away, which nobody waits for."""
+        if self._away:
+            return self._own(room_id, limit)
         try:
-            count, version, people = await self._roster(self._keys(room_id)[1:], [limit])
+            async with asyncio.timeout(PATIENCE):
+                count, version, people = await self._roster(self._keys(room_id)[1:4], [limit])
         except REDIS_ERRORS:
-            here = [entry.person for entry in self._here.get(room_id, {}).values()]
-            return Participants(len(here), here[:limit], 0, stale=True)
+            return self._own(room_id, limit)
         return Participants(count, [orjson.loads(person) for person in people], version)
 
+    def _own(self, room_id: UUID, limit: int) -> Participants:
+        here = [entry.person for entry in self._here.get(room_id, {}).values()]
+        return Participants(len(here), here[:limit], 0, stale=True)
+
     def _queue(self, step: _Step) -> None:
-        self._steps.append(step)
-        self._wake.set()
+        """Have a step written, unless the next incarnation enters everybody anew and the old one is purged anyhow."""
+        if not self._away:
+            self._steps.append(step)
+            self._wake.set()
 
     async def _write_steps(self) -> None:
         await self._wake.wait()
@@ -213,7 +229,7 @@ class Presence:
         except REDIS_ERRORS as error:
             # What is lost here is made good by the next renewal: it starts anew and lets all old entries be purged.
             logger.warning("presence could not be written", extra={"reason": repr(error)})
-            self._lost = True
+            self._lost = self._away = True
             self._written(self._steps)
             self._steps.clear()
 
@@ -222,10 +238,10 @@ class Presence:
         while self._steps:
             steps = [self._steps.popleft() for _ in range(min(BATCH, len(self._steps)))]
             try:
-                pipeline = self._redis.pipeline(transaction=False)
-                for step in steps:
-                    await self._add(pipeline, step)
-                results = await pipeline.execute()
+                async with self._redis.pipeline(transaction=False) as pipeline:
+                    for step in steps:
+                        await self._add(pipeline, step)
+                    results = await pipeline.execute()
             finally:
                 self._written(steps)
             for step, result in zip(steps, results, strict=True):
@@ -233,18 +249,20 @@ class Presence:
 
     async def _add(self, pipeline: Any, step: _Step) -> None:  # Any: redis-py's pipelines are not typed
         if step.person is None:
-            await self._leave(self._keys(step.room_id), [self._incarnation, str(step.user_id)], client=pipeline)
+            emptied = str(step.room_id) if step.last else ""
+            arguments = [self._incarnation, emptied, str(step.user_id)]
+            await self._leave(self._keys(step.room_id), arguments, client=pipeline)
         else:
             person = orjson.dumps(step.person)
             await self._enter(
-                [*self._keys(step.room_id), self._rooms_key(self._incarnation), f"{self._prefix}:replicas"],
+                [*self._keys(step.room_id), f"{self._prefix}:replicas"],
                 [self._incarnation, str(step.user_id), person, str(step.room_id)],
                 client=pipeline,
             )
 
     def _announce(self, step: _Step, result: list[Any]) -> None:  # Any: what the script returned
         changed, count, version = result
-        if not changed:
+        if not changed and "announce_each_tab" not in self._bugs:
             return
         joined = () if step.person is None else (step.person,)
         left = (str(step.user_id),) if step.person is None else ()
@@ -256,6 +274,9 @@ class Presence:
             if step.written is not None and not step.written.done():
                 step.written.set_result(None)
 
+    def _renew_pause(self) -> float:
+        return min(LOST_PAUSE, self._settings.presence_interval) if self._lost else self._settings.presence_interval
+
     async def _renew(self) -> None:
         """Renew the lease, start anew if it was lost, and take out those whose lease has run out."""
         try:
@@ -266,25 +287,30 @@ class Presence:
             await self._sweep()
         except REDIS_ERRORS as error:
             logger.warning("the presence lease could not be renewed", extra={"reason": repr(error)})
-            self._lost = True
+            self._lost = self._away = True
 
     async def _renew_lease(self) -> bool:
         lease = int(self._settings.presence_lease * 1000)
         return bool(await self._redis.set(self._lease_key(self._incarnation), 1, px=lease, xx=True))
 
     async def _begin_incarnation(self) -> None:
-        old, self._incarnation = self._incarnation, secrets.token_hex(8)
-        pipeline = self._redis.pipeline()
-        pipeline.delete(self._lease_key(old))
-        pipeline.sadd(f"{self._prefix}:replicas", self._incarnation)
-        pipeline.set(self._lease_key(self._incarnation), 1, px=int(self._settings.presence_lease * 1000))
-        await pipeline.execute()
-        self._lost = False
+        old = self._incarnation
+        if self._begun:  # who came before the first lease is entered under the first name already
+            self._incarnation = secrets.token_hex(8)
+        async with self._redis.pipeline() as pipeline:
+            pipeline.delete(self._lease_key(old))
+            pipeline.sadd(f"{self._prefix}:replicas", self._incarnation)
+            pipeline.set(self._lease_key(self._incarnation), 1, px=int(self._settings.presence_lease * 1000))
+            await pipeline.execute()
+        self._lost = self._away = False
+        self._begun = True
         for room_id, people in self._here.items():
             for user_id, here in people.items():
                 self._queue(_Step(room_id, user_id, here.person))
 
     async def _sweep(self) -> None:
+        if "presence_without_lease" in self._bugs:
+            return
         for incarnation in _texts(await self._redis.smembers(f"{self._prefix}:replicas")):
             if not await self._redis.exists(self._lease_key(incarnation)):
                 await self._purge(incarnation)
@@ -292,17 +318,18 @@ class Presence:
     async def _purge(self, incarnation: str) -> None:
         """Take everybody of a dead incarnation out, room by room; safe to be done by several replicas at once."""
         for room_id in map(UUID, _texts(await self._redis.smembers(self._rooms_key(incarnation)))):
-            gone, count, version = await self._leave(self._keys(room_id), [incarnation])
+            gone, count, version = await self._leave(self._keys(room_id), [incarnation, ""])
             if gone:
                 left = tuple(user.decode() for user in gone)
                 self._on_change(PresenceChange(room_id, (), left, count, version))
-        pipeline = self._redis.pipeline()
-        pipeline.delete(self._rooms_key(incarnation), self._lease_key(incarnation))
-        pipeline.srem(f"{self._prefix}:replicas", incarnation)
-        await pipeline.execute()
+        async with self._redis.pipeline() as pipeline:
+            pipeline.delete(self._rooms_key(incarnation), self._lease_key(incarnation))
+            pipeline.srem(f"{self._prefix}:replicas", incarnation)
+            await pipeline.execute()
 
     def _keys(self, room_id: UUID) -> list[str]:
-        return [self._key(room_id, name) for name in ("leases", "users", "people", "version")]
+        own = [self._key(room_id, name) for name in ("leases", "users", "people", "version")]
+        return [*own, self._rooms_key(self._incarnation)]
 
     def _key(self, room_id: UUID, name: str) -> str:
         return f"{self._prefix}:{room_id}:{name}"

@@ -15,8 +15,8 @@ from uuid import UUID
 
 from server.tasks import Tasks
 from server.verify.client import Lost, SocketClient
-from server.verify.history import Ack, Announcement, History, Message, Seen, Stay, View, digest, seen
-from server.verify.school import Person, School
+from server.verify.history import Ack, Announcement, Ending, History, Message, Seen, Stay, View, digest, seen
+from server.verify.school import Person
 
 PAUSE = 0.1  # seconds between two attempts to connect
 ACK_PATIENCE = 5.0  # seconds; the server answers within its own deadline of 3 s
@@ -36,7 +36,6 @@ class Student:
         rooms: Sequence[str],
         urls: Sequence[str],
         *,
-        school: School,
         history: History,
         tasks: Tasks,
         dice: random.Random,
@@ -48,16 +47,17 @@ class Student:
         self.twin: Student | None = None  # another tab of the same person
         self._urls = list(urls)
         self._next_url = 0
-        self._school = school
         self._history = history
         self._tasks = tasks
         self._dice = dice
         self._epochs: dict[str, str] = {}
         self._client: SocketClient | None = None
         self._lives = 0
+        self._announced = False  # the server has said that it goes away
         self._away = False
+        self._rests_until = 0.0
         self._resync: set[str] = set()
-        self._wake = asyncio.Event()
+        self._stalled = False
         self._connected = asyncio.Event()
 
     def start(self, first_url: int) -> None:
@@ -70,18 +70,37 @@ class Student:
 
     @property
     def is_connected(self) -> bool:
-        return self._client is not None and self._connected.is_set() and not self._client.closed.is_set()
+        return (
+            not self._stalled
+            and self._client is not None
+            and self._connected.is_set()
+            and not self._client.closed.is_set()
+        )
+
+    @property
+    def is_resting(self) -> bool:
+        return self._rests_until > time.monotonic()
 
     def stop(self) -> None:
         """Leave for good, as a browser that is closed."""
-        self._away = True
-        self._wake.set()
+        self._away, self._stalled = True, False
         if self._client is not None:
             self._client.cut()
 
+    def rest(self, seconds: float) -> None:
+        """Go, and come back later."""
+        self._rests_until = time.monotonic() + seconds
+        if self._client is not None:
+            self._client.cut()
+
+    def come_back(self) -> None:
+        self._rests_until = 0.0
+
     def stall(self) -> None:
-        """Stop to read, and neither come back nor go."""
-        self._away = True
+        """Stop to read, and neither come back nor go; what it holds counts no more."""
+        for view in self.views.values():
+            self._history.views.remove(view)
+        self._away = self._stalled = True
         if self._client is not None:
             self._client.stall()
 
@@ -100,7 +119,7 @@ class Student:
         """Send a message with its id again and again until it is answered for good."""
         # The same text from each tab: a retry is the same command.
         payload = {"room_id": message.room, "id": message.id, "text": f"message {message.id[:8]}"}
-        while time.monotonic() < until:
+        while time.monotonic() < until and not self.is_resting and not self._away:
             client = self._client
             if client is None or not self.is_connected:
                 await asyncio.sleep(PAUSE)
@@ -116,6 +135,9 @@ class Student:
 
     async def _keep(self) -> None:
         while not self._away:
+            if self._rests_until > time.monotonic():
+                await asyncio.sleep(PAUSE)
+                continue
             try:
                 await self._live()
             except Lost:
@@ -126,6 +148,7 @@ class Student:
     async def _live(self) -> None:
         """One connection, from its opening to its end."""
         self._lives += 1
+        self._announced = False
         listener = f"{self.name}#{self._lives}"
 
         def on_event(name: str, data: Json, raw: bytes) -> None:
@@ -140,17 +163,18 @@ class Student:
                 await self._join(client, stay.room)
                 stay.joined_at = time.monotonic()
             self._client = client
-            if not self._away:
-                self._connected.set()
+            self._connected.set()
             await self._follow(client)
         finally:
             client.cut()
+            if client.ended_by_peer and not self._stalled:
+                self._history.endings.append(Ending(time.monotonic(), self.name, self._announced))
             for stay in stays:
                 stay.left_at = client.closed_at or time.monotonic()
 
     async def _follow(self, client: SocketClient) -> None:
         """Stay until the connection ends, and join again what the server asks to."""
-        while not client.closed.is_set() and not self._wake.is_set():
+        while not client.closed.is_set() and (not self._away or self._stalled):
             while self._resync:
                 await self._join(client, self._resync.pop())
             await asyncio.sleep(PAUSE / 2)
@@ -192,6 +216,7 @@ class Student:
         elif name == "resync_required":
             self._resync |= set(data["room_ids"]) & set(self.rooms)
         elif name == "going_away":
+            self._announced = True
             asyncio.get_running_loop().call_later(data["reconnect_in_ms"] / 1000, self._move)
 
     def _move(self) -> None:

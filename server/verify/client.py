@@ -56,6 +56,7 @@ class SocketClient:
         self._writer: asyncio.StreamWriter | None = None
         self.closed = asyncio.Event()
         self.closed_at: float | None = None
+        self.ended_by_peer = False
 
     async def connect(self, url: str, token: str) -> None:
         """Open the WebSocket and enter the namespace.
@@ -149,6 +150,7 @@ class SocketClient:
         except LOST_ERRORS:
             pass  # however it ended: whoever waits is told
         finally:
+            self.ended_by_peer = not self.closed.is_set()
             self.cut()
 
     async def _frame(self) -> str:

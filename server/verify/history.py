@@ -147,6 +147,15 @@ class Exit:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A connection that the other side ended; `announced`: it had said `going_away` before."""
+
+    at: float
+    client: str
+    announced: bool
+
+
 @dataclass(slots=True)
 class History:
     """A whole run."""
@@ -161,8 +170,12 @@ class History:
     readiness: list[Readiness] = field(default_factory=list)
     windows: list[Window] = field(default_factory=list)
     exits: list[Exit] = field(default_factory=list)
+    endings: list[Ending] = field(default_factory=list)
     leaks: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)  # lines that replicas logged at ERROR
+    # What was not as before within the time that is promised, and how long it took until all was.
+    unrecovered: list[str] = field(default_factory=list)
+    recovered_after: float = 0.0
     repairs: int = 0
     resumes: int = 0
 

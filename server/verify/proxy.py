@@ -72,7 +72,7 @@ class Proxy:
                     writer.write_eof()
         elif mode == "pass":
             self._passing.set()
-        if mode in ("blackhole", "stop-accept"):
+        if mode == "blackhole":
             self._passing.clear()
 
     async def _listen(self) -> None:
@@ -126,7 +126,7 @@ class Proxy:
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         lost = False
-        while data := await reader.read(CHUNK):
+        while data := await self._read(reader):
             if self._mode == "blackhole":
                 lost = True  # what is missing now is missing for ever: the stream must never go on
             elif lost:
@@ -137,6 +137,13 @@ class Proxy:
         if lost:
             raise ConnectionResetError("bytes have vanished")
         writer.write_eof()
+
+    async def _read(self, reader: asyncio.StreamReader) -> bytes:
+        try:
+            return await reader.read(CHUNK)
+        except ERRORS:
+            await self._passing.wait()  # a RST vanishes like all else
+            raise
 
     async def _pass(self, data: bytes, writer: asyncio.StreamWriter) -> None:
         if self._mode == "delay":

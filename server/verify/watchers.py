@@ -54,12 +54,13 @@ class Watch:
     async def _look(self, replica: Replica) -> None:
         """What a load balancer does: a replica that does not answer 200 gets nothing more."""
         while not self.stop.is_set():
-            status, degraded = await self._ask_readiness(replica)
+            status, degraded = await self.ask_readiness(replica)
             (self._ready.add if status == 200 else self._ready.discard)(replica.name)
             self._history.readiness.append(Readiness(time.monotonic(), replica.name, status, degraded))
             await asyncio.sleep(BALANCER_PAUSE)
 
-    async def _ask_readiness(self, replica: Replica) -> tuple[int, frozenset[str]]:
+    async def ask_readiness(self, replica: Replica) -> tuple[int, frozenset[str]]:
+        """The status of `/health/ready` (0: no answer) and what it names as degraded."""
         try:
             async with self._session.get(f"{replica.direct}/health/ready", timeout=REST_PATIENCE) as response:
                 return response.status, frozenset((await response.json())["degraded"])
@@ -87,20 +88,22 @@ class Watch:
 
     async def _post(self, replica: Replica) -> None:
         """A message over the other door; what was not answered is not sent again."""
-        room = self._dice.choice(self._rooms)
+        room = self._dice.choice(self._rooms[:-1])  # the last one is quiet
         message = Message(str(UUID(int=self._dice.getrandbits(128), version=4)), room, time.monotonic())
         self._history.messages.append(message)
         body = {"id": message.id, "text": "over REST"}
-        answer = await self._request("load", replica, "POST", f"/api/chat/rooms/{room}/messages", body)
-        if isinstance(answer, int):
-            message.acks.append(Ack(time.monotonic(), answer))
+        status, seq = await self._request("load", replica, "POST", f"/api/chat/rooms/{room}/messages", body)
+        if seq is not None:
+            message.acks.append(Ack(time.monotonic(), seq))
+        elif status:
+            message.refused += 1
         else:
             message.failed += 1
 
     async def _request(
         self, kind: Literal["load", "probe"], replica: Replica, method: str, path: str, body: object = None
-    ) -> int | None:
-        """One request, written down. Returns the `seq` in its answer."""
+    ) -> tuple[int, int | None]:
+        """One request, written down. Returns its status (0: no answer) and the `seq` in the answer."""
         began, status, seq = time.monotonic(), 0, None
         detail = f"{method} {path.split('/')[-1]} on {replica.name}"
         try:
@@ -114,25 +117,29 @@ class Watch:
         except aiohttp.ClientConnectorError:
             # The port is closed: a balancer asks the next one, and nothing has happened.
             self._ready.discard(replica.name)
-            return None
+            return 0, None
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             detail += f" {error!r}"
         self._history.requests.append(Request(kind, began, time.monotonic(), status, detail))
-        return seq
+        return status, seq
 
     async def _roster(self, replica: Replica) -> None:
         while not self.stop.is_set():
             for room in self._rooms:
-                await self._ask_roster(replica, room)
+                await self.ask_roster(replica, room)
             await asyncio.sleep(LOOK_PAUSE)
 
-    async def _ask_roster(self, replica: Replica, room: str) -> None:
+    async def ask_roster(self, replica: Replica, room: str) -> Roster | None:
+        """Who is shown in a room; written down. None without an answer: the probes say so."""
         url = f"{replica.direct}/api/classroom/rooms/{room}/participants"
         try:
             async with self._session.get(url, headers=self._person.headers, timeout=REST_PATIENCE) as response:
-                if response.ok:
-                    answer = await response.json()
-                    users = frozenset(user["id"] for user in answer["users"])
-                    self._history.rosters.append(Roster(time.monotonic(), room, users, answer["stale"]))
+                answer = await response.json()
+                if not response.ok:
+                    return None
         except (aiohttp.ClientError, OSError, TimeoutError):
-            pass  # the probes say so
+            return None
+        users = frozenset(user["id"] for user in answer["users"])
+        roster = Roster(time.monotonic(), room, users, answer["stale"])
+        self._history.rosters.append(roster)
+        return roster

@@ -58,7 +58,7 @@ class _Moment:
 
     epoch: str
     head: Head
-    first: int
+    first: int  # the `seq` before the first of `events`, which are fewer than asked for when they are large
     events: list[RoomEvent]
     participants: Participants
     arrays: dict[int, bytes] = field(default_factory=dict)
@@ -122,21 +122,21 @@ class CatchUp:
         head = await self._log.head(room_id)
         epoch = self._log.epoch
         first = min(ask.first(head.seq, epoch) for ask in asks)
-        events: list[RoomEvent] = []
-        if first < head.seq:
-            events = await self._log.read(room_id, after=first, to=head.seq, limit=head.seq - first)
-        return _Moment(epoch, head, first, events, participants)
+        if first == head.seq:
+            return _Moment(epoch, head, first, [], participants)
+        events = await self._log.read_back(room_id, before=head.seq + 1, limit=head.seq - first)
+        return _Moment(epoch, head, events[0].seq - 1, events, participants)
 
 
 def _answer(ask: _Ask, moment: _Moment) -> CaughtUp:
     seq, epoch = moment.head.seq, moment.epoch
-    resumed = ask.resumes(seq, epoch)
+    resumed = ask.resumes(seq, epoch) and ask.first(seq, epoch) >= moment.first
     return CaughtUp(
         epoch=epoch,
         seq=seq,
         resumed=resumed,
         truncated=ask.knows(seq, epoch) and not resumed,
-        events=moment.array_after(ask.first(seq, epoch)),
+        events=moment.array_after(max(ask.first(seq, epoch), moment.first)),
         state=moment.head.state,
         participants=moment.participants,
     )

@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -31,11 +30,11 @@ import orjson
 
 from server.clock import Clock, rfc3339
 from server.database import Connection, Database
-from server.errors import Conflict, DomainError, IdempotencyKeyReused, Internal, NotFound, PayloadTooLarge, Unavailable
+from server.errors import DomainError, Internal, NotFound, PayloadTooLarge, Unavailable
 from server.metrics import ROOM_LOG_APPEND
 from server.realtime import wire
 from server.realtime.wire import RoomEvent
-from server.realtime.work import FoldedEvent, Head, NewEvent, Receipt, RoomRules, RoomView, State, Work
+from server.realtime.work import FoldedEvent, Head, Known, NewEvent, Receipt, RoomRules, RoomView, State, Work
 from server.settings import planted_bugs
 from server.tasks import Tasks
 
@@ -48,6 +47,7 @@ MISSES_UNTIL_WAIT = 3  # batches in which a room was locked elsewhere before its
 MISS_PAUSE = 0.002  # seconds before a batch in which every room was locked elsewhere is tried again
 WAITING_ROOMS = 4  # rooms that are waited for at once: each holds a connection of the pool
 CACHED_STATES = 10_000  # rooms
+READ_BYTES = 384 * 1024  # bodies read at once; an ack of them must fit into what may be pending for a socket
 
 
 @dataclass(slots=True)
@@ -171,17 +171,28 @@ class RoomLog:
     async def read_back(
         self, room_id: UUID, *, before: int | None, limit: int, only: str | None = None
     ) -> list[RoomEvent]:
-        """The last `limit` events before a `seq` (None: before the end), in order; only those of one type if given."""
+        """The last `limit` events before a `seq` (None: before the end), in order; only those of one type if given.
+
+        Fewer when they are large: READ_BYTES at most, but never none where there is one.
+        """
         async with self._database.connection() as conn:
             rows = await conn.fetch(
-                "SELECT seq, type, body FROM room_events WHERE room_id = $1 AND seq < $2"
-                " AND ($4::text IS NULL OR type = $4) ORDER BY seq DESC LIMIT $3",
+                """
+                SELECT seq, type, body FROM (
+                    SELECT seq, type, body, size, sum(size) OVER (ORDER BY seq DESC) AS total FROM (
+                        SELECT seq, type, body, octet_length(body::text) AS size FROM room_events
+                        WHERE room_id = $1 AND seq < $2 AND ($4::text IS NULL OR type = $4)
+                        ORDER BY seq DESC LIMIT $3
+                    ) AS newest
+                ) AS measured WHERE total - size < $5 ORDER BY seq
+                """,
                 room_id,
                 _clamp(before),
                 limit,
                 only,
+                READ_BYTES,
             )
-        return _events(room_id, rows[::-1])
+        return _events(room_id, rows)
 
     async def forget(self, conn: Connection, room_ids: Sequence[UUID]) -> None:
         """Delete the logs of rooms, in the transaction that deletes the rooms themselves."""
@@ -338,11 +349,11 @@ class RoomLog:
             else:
                 batch.results.append((work, receipt))
 
-    async def _read_receipts(self, conn: Connection, works: list[Work]) -> dict[tuple[UUID, UUID], list[_Known]]:
+    async def _read_receipts(self, conn: Connection, works: list[Work]) -> dict[tuple[UUID, UUID], list[Known]]:
         """What the ids in this batch have done before, by (room, id): commands of anybody, and messages referred to."""
         wanted = {(work.room_id, work.cmd_id) for work in works if work.cmd_id}
         wanted |= {(work.room_id, message) for work in works for message in work.refers_to}
-        known: dict[tuple[UUID, UUID], list[_Known]] = {}
+        known: dict[tuple[UUID, UUID], list[Known]] = {}
         if wanted:
             rows = await conn.fetch(
                 "SELECT c.room_id, c.cmd_id, c.actor_id, c.command, c.fingerprint, c.seq, c.at"
@@ -351,19 +362,17 @@ class RoomLog:
                 *map(list, zip(*wanted, strict=True)),
             )
             for row in rows:
-                entry = _Known(
-                    row["actor_id"], row["command"], row["fingerprint"], Receipt(row["seq"], row["at"], True)
-                )
+                entry = Known(row["actor_id"], row["command"], row["fingerprint"], Receipt(row["seq"], row["at"], True))
                 known.setdefault((row["room_id"], row["cmd_id"]), []).append(entry)
         return known
 
     def _decide(
-        self, batch: _Batch, work: Work, role: str | None, known: dict[tuple[UUID, UUID], list[_Known]]
+        self, batch: _Batch, work: Work, role: str | None, known: dict[tuple[UUID, UUID], list[Known]]
     ) -> Receipt:
         room = batch.rooms.get(work.room_id)
         if room is None or role is None:
             raise NotFound
-        if work.cmd_id and (receipt := _first_receipt(work, known.get((work.room_id, work.cmd_id), []))):
+        if work.cmd_id and (receipt := work.first_receipt(known.get((work.room_id, work.cmd_id), []))):
             return receipt
         messages = {
             message: entry.receipt.seq
@@ -375,14 +384,14 @@ class RoomLog:
         receipt = self._append(batch, room, work, work.decide(view))
         if work.cmd_id:
             batch.receipts.append((work, receipt))
-            entry = _Known(work.actor.user_id, work.command, work.fingerprint, Receipt(receipt.seq, receipt.at, True))
+            entry = Known(work.actor.user_id, work.command, work.fingerprint, Receipt(receipt.seq, receipt.at, True))
             known.setdefault((work.room_id, work.cmd_id), []).append(entry)
         return receipt
 
     def _append(self, batch: _Batch, room: _LockedRoom, work: Work, news: Sequence[NewEvent]) -> Receipt:
         """Number and encode the events of one command and fold them; all of them, or none when one is too large."""
         at = rfc3339(batch.now)
-        bodies = [_encode(event, at, work) for event in news]
+        bodies = [work.encode(event, at) for event in news]
         if any(len(body) > self._max_event_bytes for body in bodies):
             raise PayloadTooLarge
         first = room.last_seq + 1 if news else room.last_seq
@@ -438,37 +447,6 @@ class RoomLog:
             self._states.move_to_end(room_id)
         while len(self._states) > CACHED_STATES:
             self._states.popitem(last=False)
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """A row of cmd_ids, or one that this batch is about to write."""
-
-    actor_id: UUID
-    command: str
-    fingerprint: bytes
-    receipt: Receipt
-
-
-def _first_receipt(work: Work, known: list[_Known]) -> Receipt | None:
-    """The receipt of the first use of this `cmd_id`, None when this is the first."""
-    for entry in known:
-        if entry.actor_id == work.actor.user_id:
-            if entry.fingerprint != work.fingerprint:
-                raise IdempotencyKeyReused
-            return entry.receipt
-        if work.owns_id and entry.command == work.command:
-            raise Conflict("This id belongs to somebody else's message. Make a new one.")
-    return None
-
-
-def _encode(event: NewEvent, at: str, work: Work) -> bytes:
-    """The stored part of an event: `{"type", "at", "actor", "cmd_id"?, "data"}`."""
-    actor = {"id": str(work.actor.user_id), "name": work.actor.name, "avatar_url": work.actor.avatar_url}
-    body: dict[str, Any] = {"type": event.type, "at": at, "actor": actor}
-    if work.cmd_id:
-        body["cmd_id"] = str(work.cmd_id)
-    return wire.dumps({**body, "data": event.data})
 
 
 def _settle(batch: _Batch) -> None:

@@ -1,6 +1,6 @@
 """What passes through the room log: work and what it decides with, receipts, and the rules that a feature gives.
 
-Values only; how they are written is log.py's.
+Values, and what follows from them alone; how they are written is log.py's.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from uuid import UUID
 from server.actor import Actor
 from server.clock import rfc3339
 from server.database import Connection
+from server.errors import Conflict, IdempotencyKeyReused
+from server.realtime import wire
 
 State = dict[str, Any]  # Any: JSON; its shape belongs to the feature that folds it
 
@@ -55,6 +57,16 @@ class Receipt:
         return {**ack, "duplicate": True} if self.duplicate else ack
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a `cmd_id` is known to have done: a row of cmd_ids, or one that is about to be written."""
+
+    actor_id: UUID
+    command: str
+    fingerprint: bytes
+    receipt: Receipt
+
+
 Decide = Callable[[RoomView], Sequence[NewEvent]]
 
 
@@ -81,6 +93,30 @@ class Work:
     @property
     def fingerprint(self) -> bytes:
         return hashlib.blake2b(self.command.encode() + b"\0" + self.payload, digest_size=16).digest()
+
+    def first_receipt(self, known: Sequence[Known]) -> Receipt | None:
+        """The receipt of the first use of this `cmd_id`, None when this is the first.
+
+        Raises:
+            IdempotencyKeyReused: this actor used it with another payload.
+            Conflict: it names something of somebody else.
+        """
+        for entry in known:
+            if entry.actor_id == self.actor.user_id:
+                if entry.fingerprint != self.fingerprint:
+                    raise IdempotencyKeyReused
+                return entry.receipt
+            if self.owns_id and entry.command == self.command:
+                raise Conflict("This id belongs to somebody else's message. Make a new one.")
+        return None
+
+    def encode(self, event: NewEvent, at: str) -> bytes:
+        """The stored part of an event of this command: `{"type", "at", "actor", "cmd_id"?, "data"}`."""
+        actor = {"id": str(self.actor.user_id), "name": self.actor.name, "avatar_url": self.actor.avatar_url}
+        body: dict[str, Any] = {"type": event.type, "at": at, "actor": actor}
+        if self.cmd_id:
+            body["cmd_id"] = str(self.cmd_id)
+        return wire.dumps({**body, "data": event.data})
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from tests.waiting import eventually
 
 @pytest.fixture
 def settings_changes():
-    return {"chat": {"message_rate": 1000.0, "message_burst": 1000}}  # they talk faster than people do
+    # They talk faster and at more length than people do.
+    return {"chat": {"message_rate": 1000.0, "message_burst": 1000, "message_max_length": 30_000}}
 
 
 async def test_people_in_a_class_see_each_other_talk_in_one_order(people, second_url):
@@ -90,6 +91,24 @@ async def test_a_join_that_cannot_resume_says_so(people, after, epoch, limit, re
     assert ack["seq"] == 10
     assert ("snapshot" in ack) is not resumed
     assert (ack["events"][0]["seq"] if ack["events"] else None) == first
+
+
+async def test_large_events_make_a_join_smaller_than_asked_and_honest_about_it(people, settings):
+    """An ack that is larger than what may be pending for a socket would cut the client off, again and again."""
+    client, room_id = await people.in_class("student1")
+    for number in range(40):
+        await client.say(room_id, f"{number:04}" + "x" * 20_000 if number < 30 else f"{number}")
+    epoch = client.room_events()[0]["epoch"]
+    ack = await client.join(room_id, after=0, epoch=epoch, limit=200)
+    assert (ack["resumed"], ack["truncated"], ack["seq"]) == (False, True, 40)
+    seqs = [event["seq"] for event in ack["events"]]
+    assert seqs == list(range(seqs[0], 41))
+    assert 10 < len(seqs) < 40
+    assert len(json.dumps(ack)) < settings.realtime.max_pending_bytes / 2
+    ack = await client.join(room_id, after=35, epoch=epoch)
+    assert (ack["resumed"], ack["truncated"]) == (True, False)
+    older = await client.do("history", room_id=room_id, before=seqs[0], limit=200)
+    assert [event["seq"] for event in older["events"]][-1] == seqs[0] - 1
 
 
 async def test_nothing_is_lost_or_doubled_between_a_join_and_its_ack(people, second_url):

@@ -106,11 +106,12 @@ async def export_data(call: Call) -> web.Response:
 async def delete_account(call: Call, body: DeleteIn | None = None) -> None:
     """For good: your sessions end, you leave all courses, your messages become tombstones, your name is forgotten.
 
-    Needs your password, or a login of the last five minutes. Refused while you are the last owner of a course.
+    Needs your password, or a proof (login or step-up) of the last five minutes. Refused while you are the last owner
+    of a course.
     """
     password = body.password.get_secret_value() if body is not None and body.password is not None else None
     modules = call.request.app[INSTALLED]
-    await service.erase_own_account(call.rt, call.actor, modules, password=password)
+    await service.erase_own_account(call.rt, call.actor, modules, password=password, ip=call.client_ip)
 
 
 ROUTES = (

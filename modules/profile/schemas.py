@@ -172,7 +172,7 @@ class PreferencesChange(Schema):
 
 
 class DeleteIn(Schema):
-    """Needed unless you signed in within the last five minutes."""
+    """The password is needed unless you signed in, or proved that it is you, within the last five minutes."""
 
     password: SecretStr | None = Field(default=None, max_length=PASSWORD_LENGTH)
 

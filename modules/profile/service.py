@@ -16,6 +16,7 @@ from modules.profile.store import Acquaintance, Hit, Stored
 from server.actor import Actor
 from server.errors import NotFound, Unauthenticated
 from server.gateway.conditions import ANY_VERSION, Match
+from server.gateway.idempotency import erase_answers
 
 if TYPE_CHECKING:
     from server.module import Module
@@ -112,20 +113,24 @@ async def export_own_data(rt: Runtime, actor: Actor, modules: Sequence[Module]) 
         }
 
 
-async def erase_own_account(rt: Runtime, actor: Actor, modules: Sequence[Module], *, password: str | None) -> None:
+async def erase_own_account(
+    rt: Runtime, actor: Actor, modules: Sequence[Module], *, password: str | None, ip: str
+) -> None:
     """Erase the actor from everything, all or nothing. It cannot be undone.
 
     Raises:
-        NotConfirmed: the password is wrong, or missing while the login is not fresh.
+        NotConfirmed: the password is wrong, or missing while the last proof is not fresh.
+        RateLimited: too many passwords were tried.
         AdminStays: the actor is an admin.
         Conflict: a module cannot do without the actor, e.g. as the last owner of a course.
     """
     if actor.is_admin:
         raise AdminStays
-    await confirm_identity(rt, actor, password)
+    await confirm_identity(rt, actor, password, ip=ip)
     async with rt.database.transaction() as conn:
         erasing = [module.erase_user for module in reversed(modules) if module.erase_user is not None]
         afterwards = [await erase(rt, conn, actor.user_id) for erase in erasing]
+        await erase_answers(conn, actor.user_id)
     for finish in afterwards:
         if finish is not None:
             await finish()

@@ -82,10 +82,11 @@ static double own_cpu(void) {
     return r.ru_utime.tv_sec + r.ru_stime.tv_sec + (r.ru_utime.tv_usec + r.ru_stime.tv_usec) / 1e6;
 }
 
-static uint32_t random_number(void) {
-    static uint32_t x = 2463534242u;
-    x ^= x << 13; x ^= x >> 17; x ^= x << 5;
-    return x;
+static uint64_t random_state;
+
+static uint32_t random_number(void) { /* xorshift64* */
+    random_state ^= random_state >> 12; random_state ^= random_state << 25; random_state ^= random_state >> 27;
+    return (random_state * 2685821657736338717ull) >> 32;
 }
 
 /* Histograms, in microseconds. */
@@ -126,7 +127,7 @@ static void move(client *c, enum state to) {
 static void bury(client *c, const char *why) {
     static int told;
     if (c->state == DEAD) return;
-    if (told++ < 3) fprintf(stderr, "generator: a client was lost (%s) in state %d\n", why, c->state);
+    if (!told++) fprintf(stderr, "generator: a client was lost (%s) in state %d\n", why, c->state);
     close(c->fd);
     move(c, DEAD);
 }
@@ -225,7 +226,7 @@ static void take_ack(client *c, const char *text, size_t size) {
     while (at < size && text[at] >= '0' && text[at] <= '9') id = id * 10 + text[at++] - '0';
     int ok = size - at > 10 && !memcmp(text + at, "[{\"ok\":true", 11);
     static int told;
-    if (!ok && told++ < 3) fprintf(stderr, "generator: refused: %.*s\n", (int)size, text);
+    if (!ok && !told++) fprintf(stderr, "generator: refused: %.*s\n", (int)size, text);
     if (!ok) refused++;
     if (!id) move(c, ok ? JOINED : CONNECTED);
     else if (ok) record(&acks, due_at[id % RING]);
@@ -404,14 +405,14 @@ static void step(int durable, double rate, double warm, double seconds) {
     memset(&deliveries, 0, sizeof deliveries);
     memset(&acks, 0, sizeof acks);
     unsent = refused = resyncs = 0;
-    window_from = begin + (uint64_t)(warm * 1e9);
+    window_from = (begin + (uint64_t)(warm * 1e9)) / US * US; /* a stamp has whole microseconds */
     window_to = window_from + (uint64_t)(seconds * 1e9);
     for (uint64_t at; (at = now()) < window_to; pump(due < window_to ? due : window_to)) {
         if (!open && at >= window_from) {
             open = 1; cpu = own_cpu(); from_reads = reads; from_frames = frames;
             puts("{\"window\":\"open\"}"); fflush(stdout);
         }
-        for (int burst = 0; (due = begin + (uint64_t)(next * gap)) <= at && due < window_to && burst < BURST; burst++, next++) {
+        for (int burst = 0; (due = (begin + (uint64_t)(next * gap)) / US * US) <= at && due < window_to && burst < BURST; burst++, next++) {
             uint32_t reached = send_command(random_sender(), durable, due);
             if (due >= window_from) { sent++; expected += reached; }
         }
@@ -478,6 +479,7 @@ int main(int count, char **arguments) {
     setrlimit(RLIMIT_NOFILE, &files);
     prctl(PR_SET_TIMERSLACK, 1);
     setvbuf(stdin, NULL, _IONBF, 0); /* nothing may wait in a buffer that epoll cannot see */
+    random_state = now() ^ (uint64_t)getpid() << 40; /* ids must not come twice from two runs */
     read_clients(arguments[1]);
     events_fd = epoll_create1(0);
     watch(0, STDIN, EPOLLIN, EPOLL_CTL_ADD);

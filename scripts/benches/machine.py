@@ -48,6 +48,14 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
+def waited_seconds(pid: int) -> float:
+    """Time the main thread of a process was ready to run and had no core; 0 where the system does not count it."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    except OSError:
+        return 0.0
+
+
 def family_cpu_seconds(pid: int | None) -> float:
     """Likewise with its living children: what a PostgreSQL uses is used by its backends."""
     if pid is None:

@@ -134,7 +134,7 @@ def _most(title: str, name: str, step: Step | None, mode: str) -> list[Figure]:
 
 def _load(title: str, name: str, step: Step, mode: str) -> list[Figure]:
     """What one rate cost, and how long it took."""
-    server_cpu, services_cpu = step.used
+    server_cpu, services_cpu, waited = step.used
 
     def figure(metric: str, value: float, unit: str = "") -> Figure:
         return Figure(BENCH, title, name, metric, value, unit)
@@ -150,6 +150,7 @@ def _load(title: str, name: str, step: Step, mode: str) -> list[Figure]:
         figure("server CPU", 100 * server_cpu / step.seconds, "%"),
         figure("deliveries/CPU-s", step.delivered / max(server_cpu, 0.001)),
         figure("frames/read", step.frames / max(step.reads, 1)),
+        figure("server waited", 100 * waited / step.seconds, "%"),
         figure("services CPU", 100 * services_cpu / step.seconds, "%"),
         figure("generator CPU", 100 * step.generator_cpu / step.seconds, "%"),
         *faults,

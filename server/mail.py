@@ -26,8 +26,8 @@ from typing import Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import aiosmtplib
-import idna
 import jinja2
+from email_validator import EmailNotValidError, validate_email
 
 from server.metrics import EMAILS_SENT
 from server.outbox import Undeliverable
@@ -218,11 +218,11 @@ def _keep(directory: Path, letter: Letter, message: EmailMessage) -> None:
 
 def _address(email: str) -> Address:
     """An address for a header; a domain in other letters travels in ASCII, so that any mail server can carry it."""
-    local, _, domain = email.rpartition("@")
     try:
-        return Address(addr_spec=f"{local}@{idna.encode(domain).decode()}")
-    except (ValueError, IndexError) as error:  # what it raises depends on what is wrong
+        checked = validate_email(email, check_deliverability=False, test_environment=True)
+    except EmailNotValidError as error:
         raise Undeliverable("this is no address") from error
+    return Address("", checked.local_part, checked.ascii_domain)
 
 
 def _plain(text: str) -> str:

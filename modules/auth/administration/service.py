@@ -18,7 +18,7 @@ from server.errors import Forbidden, NotFound
 from server.runtime import Runtime
 
 _WORD = re.compile(r"[\w@.-]+")
-MOST_WORDS = 10  # of a search
+MOST_WORDS, WORD_LENGTH = 10, 254  # of a search; an address is the longest that is looked for
 
 
 async def list_accounts(
@@ -77,7 +77,10 @@ def search_words(text: str) -> str | None:
 
     Taken as they are, not parsed once more: a part of an address would be cut otherwise. None when there are no words.
     """
-    words = [word.strip(".-") for word in _WORD.findall(text.lower().replace("_", " " if "@" not in text else "_"))]
+    words = [
+        word.strip(".-")[:WORD_LENGTH]
+        for word in _WORD.findall(text.lower().replace("_", " " if "@" not in text else "_"))
+    ]
     return " & ".join(f"'{word}':*" for word in words[:MOST_WORDS] if word) or None
 
 

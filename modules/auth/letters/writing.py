@@ -72,6 +72,7 @@ async def _addressee(conn: Connection, request: Request) -> Credentials | None:
 
 async def _keep(rt: Runtime, conn: Connection, request: Request, user: User, purpose: Purpose, to: str) -> bool:
     now = rt.clock.now()
+    await account_store.lock_user(conn, user.id)  # letters that are written side by side are counted one by one
     if await store.count_letters(conn, user.id, purpose, now - MOST_LETTERS_WITHIN, request.id) >= MOST_LETTERS:
         return False
     token_hash = sealing.digest(sealing.letter_token(rt.settings, request.id))

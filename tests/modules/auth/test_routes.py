@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import jwt
@@ -155,3 +156,122 @@ async def test_published_keys_verify_our_tokens(http: ClientSession, rt: Runtime
     issuer = rt.settings.auth.issuer
     claims = jwt.decode(token, key, algorithms=["EdDSA"], audience=issuer, issuer=issuer)
     assert claims["sub"] == str(ada.id)
+
+
+async def test_weak_password_is_refused_and_the_reason_told(http: ClientSession) -> None:
+    for password in ("password123", "qwertyuiop", "aaaaaaaaaaaa", "eve@example.com"):
+        answer = await post(http, "register", {"email": "eve@example.com", "password": password, "name": "Eve"})
+        assert await refusal(answer) == (422, "invalid"), password
+        (error,) = (await answer.json())["errors"]
+        assert error["loc"] == ["password"]
+        assert "Take several words" in error["message"]
+
+
+async def test_twins_of_an_address_are_one_account(http: ClientSession) -> None:
+    twins = [f"pay{letter}@example.com" for letter in ("é", "e\u0301")] + [
+        "аpple@example.com",
+        "\uff41pple@example.com",
+    ]
+    await post(http, "register", {"email": "apple@example.com", "password": PASSWORD, "name": "A"})
+    seen = []
+    for email in twins:
+        answer = await post(http, "register", {"email": email, "password": PASSWORD, "name": "B"})
+        seen.append(answer.status)
+    assert seen[:2] == [201, 409]
+    assert seen[2:] == [409, 409]
+
+
+async def test_change_of_password_ends_the_other_sessions(http: ClientSession, ada: User) -> None:
+    first, second = await login(http), await login(http)
+    body = {"current_password": PASSWORD, "new_password": "something else entirely"}
+    wrong = await post(http, "password/change", {**body, "current_password": "wrong"}, first["access_token"])
+    assert await refusal(wrong) == (401, "invalid_credentials")
+    weak = await post(http, "password/change", {**body, "new_password": "password1"}, first["access_token"])
+    assert (await weak.json())["errors"][0]["loc"] == ["new_password"]
+    assert (await post(http, "password/change", body, first["access_token"])).status == 204
+    assert (await me(http, first["access_token"])).status == 200
+    assert (await me(http, second["access_token"])).status == 401
+    assert await refusal(await post(http, "login", ADA)) == (401, "invalid_credentials")
+    assert (await post(http, "login", {**ADA, "password": body["new_password"]})).status == 200
+
+
+async def test_two_changes_of_password_at_once_have_one_effect(http: ClientSession, ada: User) -> None:
+    token = (await login(http))["access_token"]
+    bodies = [{"current_password": PASSWORD, "new_password": f"another password {n}"} for n in "xy"]
+    answers = await asyncio.gather(*(post(http, "password/change", body, token) for body in bodies))
+    assert sorted(answer.status for answer in answers) in ([204, 401], [204, 409])
+
+
+async def test_sessions_are_listed_and_ended_one_by_one(http: ClientSession, ada: User) -> None:
+    agent = {"User-Agent": "Laptop"}
+    laptop = await (await http.post("/api/auth/login", json=ADA, headers=agent)).json()
+    phone = await login(http)
+    bearer = {"Authorization": f"Bearer {phone['access_token']}"}
+    listed = (await (await http.get("/api/auth/sessions", headers=bearer)).json())["items"]
+    assert [item["current"] for item in listed].count(True) == 1
+    (other,) = [item for item in listed if not item["current"]]
+    assert (other["device"], other["ip"]) == ("Laptop", "127.0.0.1")
+    path = f"/api/auth/sessions/{other['id']}"
+    assert await (await http.get(path, headers=bearer)).json() == other
+    assert (await http.delete(path, headers=bearer)).status == 204
+    for method in ("GET", "DELETE"):
+        assert await refusal(await http.request(method, path, headers=bearer)) == (404, "not_found")
+    assert (await me(http, laptop["access_token"])).status == 401
+    assert (await me(http, phone["access_token"])).status == 200
+
+
+async def test_nobody_ends_the_session_of_somebody_else(http: ClientSession, ada: User) -> None:
+    await post(http, "register", {"email": "eve@example.com", "password": PASSWORD, "name": "Eve"})
+    mine = await login(http)
+    eve = await (await post(http, "login", {"email": "eve@example.com", "password": PASSWORD})).json()
+    bearer = {"Authorization": f"Bearer {mine['access_token']}"}
+    (session,) = (await (await http.get("/api/auth/sessions", headers=bearer)).json())["items"]
+    stranger = {"Authorization": f"Bearer {eve['access_token']}"}
+    for method in ("GET", "DELETE"):
+        answer = await http.request(method, f"/api/auth/sessions/{session['id']}", headers=stranger)
+        assert await refusal(answer) == (404, "not_found")
+    assert (await me(http, mine["access_token"])).status == 200
+
+
+async def test_all_other_sessions_end_at_once(http: ClientSession, ada: User) -> None:
+    first, second, third = [await login(http) for _ in range(3)]
+    answer = await http.delete("/api/auth/sessions", headers={"Authorization": f"Bearer {first['access_token']}"})
+    assert answer.status == 204
+    assert [(await me(http, tokens["access_token"])).status for tokens in (first, second, third)] == [200, 401, 401]
+
+
+async def test_refresh_token_can_live_in_a_cookie(http: ClientSession, ada: User) -> None:
+    answer = await post(http, "login", {**ADA, "cookie": True})
+    assert (await answer.json())["refresh_token"] is None
+    cookie = answer.headers["Set-Cookie"]
+    for part in ("HttpOnly", "SameSite=Strict", "Path=/api/auth", "Max-Age=2592000"):
+        assert part in cookie
+    value = answer.cookies["lectern_refresh"].value
+    headers = {"Cookie": f"lectern_refresh={value}", "X-Requested-With": "lectern"}
+    renewed = await http.post("/api/auth/refresh", headers=headers)
+    tokens = await renewed.json()
+    assert (renewed.status, tokens["refresh_token"]) == (200, None)
+    assert renewed.cookies["lectern_refresh"].value not in ("", value)
+    headers["Authorization"] = f"Bearer {tokens['access_token']}"
+    out = await http.post("/api/auth/logout", headers=headers)
+    assert (out.status, out.cookies["lectern_refresh"].value) == (204, "")
+
+
+async def test_cookie_alone_is_not_believed(http: ClientSession, ada: User) -> None:
+    answer = await post(http, "login", {**ADA, "cookie": True})
+    cookie = {"Cookie": f"lectern_refresh={answer.cookies['lectern_refresh'].value}"}
+    ours = {"X-Requested-With": "lectern"}
+    for headers in (cookie, {**cookie, "X-Requested-With": "x"}, {**cookie, **ours, "Sec-Fetch-Site": "cross-site"}):
+        assert await refusal(await http.post("/api/auth/refresh", headers=headers)) == (403, "forbidden")
+    nothing = await http.post("/api/auth/refresh", headers=ours)
+    assert await refusal(nothing) == (401, "unauthenticated")
+    assert (await http.post("/api/auth/refresh", headers={**cookie, **ours})).status == 200
+
+
+async def test_five_wrong_passwords_stop_this_address_only(http: ClientSession, ada: User) -> None:
+    wrong = {**ADA, "password": "wrong"}
+    assert [(await post(http, "login", wrong)).status for _ in range(6)] == [401] * 5 + [429]
+    refused = await post(http, "login", ADA)
+    assert refused.status == 429
+    assert 0 < int(refused.headers["Retry-After"]) <= 900
+    assert (await post(http, "login", {**ADA, "email": "teacher@example.com"})).status == 401

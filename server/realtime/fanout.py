@@ -299,7 +299,11 @@ class Rooms:
         room.closing = None
         if room.is_empty() and self._rooms.get(room.id) is room:
             del self._rooms[room.id]
-            self._tasks.start(self.channels.unsubscribe(room.id), name=f"room:{room.id}:close")
+            self._tasks.start(self._unsubscribe(room.id), name=f"room:{room.id}:close")
+
+    async def _unsubscribe(self, room_id: UUID) -> None:
+        if room_id not in self._rooms:  # it may have been opened again before this task had its turn
+            await self.channels.unsubscribe(room_id)
 
     # The gate.
 

@@ -1,0 +1,42 @@
+"""One of two server processes is killed in the middle of a lesson: nobody loses anything that was acknowledged."""
+
+import random
+import tempfile
+from pathlib import Path
+
+from server.verify.checker import check
+from server.verify.faults import BY_NAME
+from server.verify.installation import Installation
+from server.verify.run import Run, Size, Step
+
+STUDENTS = 10
+LESSON = Size(clients=STUDENTS, rooms=2, rate=100, load=2, warm_up=1.5, cool_down=1.5, rests=(20.0, 30.0))
+KILL = Step(BY_NAME["replica_killed"], 1.0)
+
+
+async def lesson_with_a_kill(record_property, bug=None, size=LESSON):
+    with tempfile.TemporaryDirectory(prefix="lectern-kill-", ignore_cleanup_errors=True) as directory:
+        async with Installation(Path(directory), replicas=2) as installation:
+            if bug:
+                await installation.stop_replicas()
+                await installation.start_replicas(bug)
+            run = Run(installation, [KILL], size, random.Random(1))
+            verdict = check(await run.carry_out())
+    print(f"\nkill test {bug or ''}: {verdict}")
+    print(*verdict.problems, sep="\n")
+    record_property("verdict", str(verdict))
+    return verdict, run
+
+
+async def test_no_acknowledged_message_is_lost_doubled_or_reordered_when_a_replica_is_killed(record_property):
+    verdict, run = await lesson_with_a_kill(record_property)
+    assert verdict.problems == []
+    assert verdict.counts["acked"] > 100
+    assert len(run.students) == STUDENTS
+    assert verdict.counts["resumes"] >= STUDENTS // 2  # those of the killed replica came back on the other one
+
+
+async def test_the_check_goes_red_when_the_ack_is_sent_before_the_commit(record_property):
+    """The planted bug: a test that was never seen red is no evidence."""
+    verdict, _ = await lesson_with_a_kill(record_property, bug="ack_before_commit")
+    assert verdict.findings["lost"]

@@ -386,20 +386,21 @@ static void drain(uint64_t sent, uint64_t expected) {
     for (changed = now() + SECOND / 20; now() < changed;) pump(changed); /* what was due behind the window */
 }
 
-static void report(double rate, double seconds, uint64_t sent, uint64_t expected, double cpu, uint64_t in, uint64_t got) {
+static void report(double rate, double seconds, uint64_t sent, uint64_t expected, uint64_t arrived,
+                   double cpu, uint64_t in, uint64_t got) {
     printf("{\"rate\":%.1f,\"seconds\":%.4f,\"sent\":%llu,\"unsent\":%llu,\"refused\":%llu,\"acked\":%llu,"
            "\"expected\":%llu,\"delivered\":%llu,\"dead\":%u,\"resyncs\":%llu,\"generator_cpu\":%.4f,"
-           "\"reads\":%llu,\"frames\":%llu,\"p50\":%.3f,\"p99\":%.3f,\"p999\":%.3f,"
+           "\"arrived\":%llu,\"reads\":%llu,\"frames\":%llu,\"p50\":%.3f,\"p99\":%.3f,\"p999\":%.3f,"
            "\"ack_p50\":%.3f,\"ack_p99\":%.3f,\"ack_p999\":%.3f}\n",
            rate, seconds, (unsigned long long)sent, (unsigned long long)unsent, (unsigned long long)refused,
            (unsigned long long)acks.total, (unsigned long long)expected, (unsigned long long)deliveries.total,
-           in_state[DEAD], (unsigned long long)resyncs, cpu, (unsigned long long)in, (unsigned long long)got,
+           in_state[DEAD], (unsigned long long)resyncs, cpu, (unsigned long long)arrived, (unsigned long long)in, (unsigned long long)got,
            percentile(&deliveries, .5), percentile(&deliveries, .99), percentile(&deliveries, .999),
            percentile(&acks, .5), percentile(&acks, .99), percentile(&acks, .999));
 }
 
 static void step(int durable, double rate, double warm, double seconds) {
-    uint64_t begin = now(), next = 0, sent = 0, expected = 0, due, from_reads = 0, from_frames = 0;
+    uint64_t begin = now(), next = 0, sent = 0, expected = 0, due, from_reads = 0, from_frames = 0, arrived = 0;
     double cpu = 0, gap = 1e9 / rate;
     int open = 0;
     memset(&deliveries, 0, sizeof deliveries);
@@ -409,7 +410,7 @@ static void step(int durable, double rate, double warm, double seconds) {
     window_to = window_from + (uint64_t)(seconds * 1e9);
     for (uint64_t at; (at = now()) < window_to; pump(due < window_to ? due : window_to)) {
         if (!open && at >= window_from) {
-            open = 1; cpu = own_cpu(); from_reads = reads; from_frames = frames;
+            open = 1; cpu = own_cpu(); from_reads = reads; from_frames = frames; arrived = delivered_ever;
             puts("{\"window\":\"open\"}"); fflush(stdout);
         }
         for (int burst = 0; (due = (begin + (uint64_t)(next * gap)) / US * US) <= at && due < window_to && burst < BURST; burst++, next++) {
@@ -418,9 +419,10 @@ static void step(int durable, double rate, double warm, double seconds) {
         }
     }
     cpu = own_cpu() - cpu; from_reads = reads - from_reads; from_frames = frames - from_frames;
+    arrived = delivered_ever - arrived;
     puts("{\"window\":\"closed\"}"); fflush(stdout);
     drain(sent, expected);
-    report(rate, seconds, sent, expected, cpu, from_reads, from_frames);
+    report(rate, seconds, sent, expected, arrived, cpu, from_reads, from_frames);
     forget_typing();
 }
 

@@ -42,6 +42,7 @@ class Step:
     dead: int
     resyncs: int
     generator_cpu: float
+    arrived: int  # deliveries in the window, whenever they were due
     reads: int
     frames: int
     p50: float

@@ -57,15 +57,16 @@ def waited_seconds(pid: int) -> float:
 
 
 def family_cpu_seconds(pid: int | None) -> float:
-    """Likewise with its living children: what a PostgreSQL uses is used by its backends."""
+    """Likewise with its children, also those that have ended: what a PostgreSQL uses is used by its backends."""
     if pid is None:
         return 0.0
-    children = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
-    total = 0.0
-    for child in children:
+    total = sum(int(ticks) for ticks in _stat(pid)[11:15]) / TICKS
+    for path in Path("/proc").iterdir():
+        if not path.name.isdigit():
+            continue
         try:
-            if child == pid or int(_stat(child)[1]) == pid:
-                total += cpu_seconds(child)
+            if int(_stat(int(path.name))[1]) == pid:
+                total += cpu_seconds(int(path.name))
         except OSError:  # it has ended meanwhile
             continue
     return total

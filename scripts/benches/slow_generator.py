@@ -65,10 +65,11 @@ class Crowd:
         cpu = _cpu()  # with the warm-up: a little too much
         await self._send_all(mode, rate, began)
         announcement.cancel()
+        arrived = len(self._deliveries)
         print('{"window":"closed"}', flush=True)
         cpu = _cpu() - cpu
         await self._drain()
-        return self._result(rate, seconds, cpu)
+        return self._result(rate, seconds, cpu) | {"arrived": arrived}
 
     async def _bring(self, name: str, in_flight: int, start: Callable[[Client], Awaitable[None]]) -> dict[str, Any]:
         began, gate, failures = time.monotonic(), asyncio.Semaphore(in_flight), 0
@@ -141,7 +142,7 @@ class Crowd:
 
     async def _drain(self) -> None:
         deadline = time.monotonic() + DRAIN
-        while time.monotonic() < deadline and (
+        while time.monotonic() < deadline and (  # noqa: ASYNC110 - an event for each of thousands would be load itself
             len(self._deliveries) < self._counts["expected"] or len(self._acks) < self._counts["sent"]
         ):
             await asyncio.sleep(0.02)

@@ -125,7 +125,7 @@ class Student:
                 await asyncio.sleep(PAUSE)
                 continue
             try:
-                ack = await client.call("message", payload, ACK_PATIENCE)
+                ack = await client.call("message", payload, min(ACK_PATIENCE, until - time.monotonic()))
             except Lost:
                 message.failed += 1
                 await asyncio.sleep(PAUSE / 2)

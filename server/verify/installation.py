@@ -100,7 +100,7 @@ class Replica:
             RuntimeError: it has ended; with the last that it said.
         """
         async with asyncio.timeout(patience):
-            while await ask_status(session, f"{self.direct}/health/ready") != 200:  # noqa: ASYNC110 - it is another process
+            while await ask_status(session, f"{self.direct}/health/ready") != 200:
                 if self.process is None or self.process.returncode is not None:
                     raise RuntimeError(f"{self.name} does not start: {self.log.read_text()[-500:]}")
                 await asyncio.sleep(POLL)

@@ -25,6 +25,8 @@ from server.verify.scrape import Footprint, footprint, repairs
 from server.verify.watchers import Watch
 
 SEND_PATIENCE = 20.0  # seconds until the sender of a message gives up
+SPEAKERS = 6  # clients, over all replicas and most rooms, who try whether one can speak again
+ONE_SAY = 2.0  # seconds until such a try has failed
 PEOPLE = 30  # students of the demo school
 
 
@@ -182,7 +184,7 @@ class Run:
             await asyncio.sleep(max(0.05, pause - (time.monotonic() - began)))
 
     async def _recover(self, watch: Watch) -> None:
-        """G3 and G11: all healthy, and everybody shown who is there and nobody else."""
+        """G3 and G11: all healthy, everybody shown who is there and nobody else, and whoever speaks is acked."""
         began = time.monotonic()
         problem = "nobody looked"
         while time.monotonic() - began < self.size.settle:
@@ -207,7 +209,9 @@ class Run:
                     return f"{replica.name} does not know who is in {room}"
                 if not there <= roster.users <= maybe:
                     return f"{replica.name} shows {len(roster.users)} people in {room}, there are {len(there)}"
-        return ""
+        awake = [student for student in self.students if student.is_connected and not student.is_resting][:SPEAKERS]
+        said = await asyncio.gather(*(student.say(student.rooms[0], ONE_SAY) for student in awake))
+        return "" if all(message.acks for message in said) else "what is said is not acked"
 
     async def _settle(self, school: School) -> None:
         """Read the logs when nobody writes, and give every view the time that is promised."""

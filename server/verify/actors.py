@@ -97,7 +97,10 @@ class Student:
         self._rests_until = 0.0
 
     def stall(self) -> None:
-        """Stop to read, and neither come back nor go; what it holds counts no more."""
+        """Stop to read, and neither come back nor go; what it holds counts no more, and it is no longer there."""
+        for stay in self._history.stays:
+            if stay.user == self.person.id and stay.left_at is None:
+                stay.left_at = time.monotonic()
         for view in self.views.values():
             self._history.views.remove(view)
         self._away = self._stalled = True
@@ -170,7 +173,7 @@ class Student:
             if client.ended_by_peer and not self._stalled:
                 self._history.endings.append(Ending(time.monotonic(), self.name, self._announced))
             for stay in stays:
-                stay.left_at = client.closed_at or time.monotonic()
+                stay.left_at = stay.left_at or client.closed_at or time.monotonic()
 
     async def _follow(self, client: SocketClient) -> None:
         """Stay until the connection ends, and join again what the server asks to."""

@@ -209,8 +209,9 @@ class Run:
                     return f"{replica.name} does not know who is in {room}"
                 if not there <= roster.users <= maybe:
                     return f"{replica.name} shows {len(roster.users)} people in {room}, there are {len(there)}"
-        awake = [student for student in self.students if student.is_connected and not student.is_resting][:SPEAKERS]
-        said = await asyncio.gather(*(student.say(student.rooms[0], ONE_SAY) for student in awake))
+        awake = [student for student in self.students if student.is_connected and not student.is_resting]
+        speakers = [student for student in awake if student.rooms[0] != self.quiet_room][:SPEAKERS]
+        said = await asyncio.gather(*(student.say(student.rooms[0], ONE_SAY) for student in speakers))
         return "" if all(message.acks for message in said) else "what is said is not acked"
 
     async def _settle(self, school: School) -> None:

@@ -81,7 +81,7 @@ async def test_every_promise_is_kept_under(fault, installation, record_property)
 async def test_a_consumer_that_does_not_read_holds_up_no_drain(installation, record_property):
     class WithStalled(Run):
         async def _do_faults(self, session):
-            self.students[1].stall()
+            self.students[3].stall()  # who has no second tab
             await super()._do_faults(session)
 
     run = WithStalled(installation, [Step(BY_NAME["rolling_restart"], 0.1)], SMALL, random.Random(1))

@@ -257,7 +257,7 @@ async def _left_in_redis(installation: Installation) -> list[str]:
     redis = Redis.from_url(installation.located.redis_url, decode_responses=True)
     try:
         keys = [str(key) async for key in redis.scan_iter("lectern:*")]
-        lasting = [key for key in keys if await redis.ttl(key) < 0]
+        lasting = [key for key in keys if await redis.ttl(key) == -1]
         channels = [str(channel) for channel in await redis.pubsub_channels("lectern:room:*")]
     finally:
         await redis.aclose()

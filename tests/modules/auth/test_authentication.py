@@ -159,3 +159,16 @@ async def test_remembered_sessions_are_bounded(rt: Runtime, ada: User, monkeypat
         login = await service.login(rt, email=ada.email, password="correct horse battery", device="", ip="")
         await authenticate(rt, login.access_token)
     assert len(authentication._standings) == 3
+
+
+async def test_last_use_is_noted_now_and_then(rt: Runtime, later: Callable[[float], Runtime], signed_in: Login) -> None:
+    async def last_use() -> Any:
+        async with rt.database.connection() as conn:
+            return await conn.fetchval("SELECT last_used_at FROM auth_sessions WHERE user_id = $1", signed_in.user.id)
+
+    began = await last_use()
+    await authenticate(later(200), signed_in.access_token)
+    assert await last_use() == began
+    interval_over()
+    await authenticate(later(400), signed_in.access_token)
+    assert (await last_use() - began).total_seconds() >= 399

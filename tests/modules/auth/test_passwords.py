@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import random
 import time
 
 import pytest
 from argon2 import extract_parameters
 
-from modules.auth.passwords import hash_password, verify_password
+from modules.auth.errors import WeakPassword
+from modules.auth.passwords import hash_password, judge_password, verify_password
 from server.settings import Auth, Settings
 
 
@@ -69,3 +71,55 @@ def _seconds(auth: Auth, stored: str | None) -> float:
     started = time.perf_counter()
     assert verify_password(auth, stored, "wrong") == (False, None)
     return time.perf_counter() - started
+
+
+def judged(auth: Auth, password: str, *about: str) -> str | None:
+    """Why a new password is refused; None when it is taken."""
+    try:
+        judge_password(auth, password, about=about, field="new_password")
+    except WeakPassword as refusal:
+        (error,) = refusal.errors
+        assert error.loc == ("new_password",)
+        return error.message
+    return None
+
+
+@pytest.mark.parametrize(
+    "password",
+    ["password", "Password1!", "12345678", "iloveyou123", "classroom", "aaaaaaaaaaaaaaaaaaaaaaa", "abcdefgh1"],
+)
+def test_common_and_simple_passwords_are_refused(auth: Auth, password: str) -> None:
+    assert judged(auth, password)
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        "lectern-demo",
+        "correct horse battery",
+        "naïve Ümlaute 7",
+        "李白乘舟将欲行忽",
+        "x7#Kq!2vLm",
+        "aaaaaaaa" + "vT9_qLp2-wZ4",
+    ],
+)
+def test_passwords_that_are_hard_to_guess_are_taken(auth: Auth, password: str) -> None:
+    assert judged(auth, password) is None
+
+
+def test_words_about_the_owner_do_not_help(auth: Auth) -> None:
+    strict = auth.model_copy(update={"password_min_score": 3})
+    assert judged(strict, "lovelace1843", "ada@example.com", "Ada Lovelace")
+    assert judged(auth, "ada@example.com", "ada@example.com")
+
+
+def test_the_score_that_is_asked_for_is_a_setting(auth: Auth) -> None:
+    assert judged(auth.model_copy(update={"password_min_score": 4}), "lectern-demo")
+    assert judged(auth.model_copy(update={"password_min_score": 0}), "abcdefgh1") is None
+
+
+def test_no_password_takes_long_to_judge(auth: Auth) -> None:
+    worst = "".join(random.Random(7).choice("@4a8({[<3e6g9|1!i0o$5s+7t%2z") for _ in range(128))
+    started = time.process_time()
+    judged(auth, worst)
+    assert time.process_time() - started < 0.5

@@ -9,12 +9,14 @@ import { fill, h } from "./ui/dom.js";
 import { failed } from "./ui/states.js";
 import { courseView } from "./views/course.js";
 import { coursesView } from "./views/courses.js";
+import { confirmEmailView, resetPasswordView, verifyEmailView } from "./views/letters.js";
 import { roomView } from "./views/room.js";
 import { Shell } from "./views/shell.js";
 import { signInView } from "./views/sign_in.js";
 
 const HOME = "/courses";
 const SIGN_IN = "/sign-in";
+const FOR_ANYBODY = /^\/(verify-email|reset-password|confirm-email)\//; // links of letters
 const RETRY_START = 3000; // milliseconds
 
 const session = new Session();
@@ -37,6 +39,9 @@ const context = {
 const router = new Router({
   routes: [
     [SIGN_IN, () => signInView({ session, reason })],
+    ["/verify-email/:token", verifyEmailView],
+    ["/reset-password/:token", resetPasswordView],
+    ["/confirm-email/:token", confirmEmailView],
     [HOME, () => coursesView(context)],
     ["/courses/:courseId", (params) => courseView(context, params)],
     ["/courses/:courseId/rooms/:roomId", (params) => roomView(context, params)],
@@ -48,6 +53,7 @@ const router = new Router({
 const shell = new Shell({ session, root: document.getElementById("app") });
 
 function guard(path) {
+  if (FOR_ANYBODY.test(path)) return null;
   if (!session.signedIn && path !== SIGN_IN) {
     if (path !== "/") returnTo = path;
     return SIGN_IN;

@@ -39,7 +39,6 @@ const WORDS = {
   network: "The school cannot be reached. Check your connection and try again.",
   timeout: "The school did not answer in time. Try again.",
   disconnected: "You are not connected at the moment. Try again when the connection is back.",
-  invalid_credentials: "The e-mail address or the password is not right.",
   rate_limited: "That was too much in a short time.",
   slow_mode: "Slow mode is on in this room.",
 };

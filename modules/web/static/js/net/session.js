@@ -42,8 +42,10 @@ export class Session extends Emitter {
     }
   }
 
-  async signIn(email, password) {
-    this.#accept(await send("POST", "/api/auth/login", { body: { email, password } }));
+  /** Sign in; throws `totp_required` when the account has a second factor and `totp` is missing. */
+  async signIn(email, password, totp) {
+    const body = totp ? { email, password, totp } : { email, password };
+    this.#accept(await send("POST", "/api/auth/login", { body }));
     this.emit("signed-in");
   }
 

@@ -27,6 +27,10 @@ PATIENCE = 180.0  # seconds
 EPHEMERAL, DURABLE = "ephemeral", "durable"
 
 
+class Failed(Exception):
+    """The clients could not be brought to where they are to be measured."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """What came of one rate. Latencies are milliseconds from when a command was due; CPU is in seconds."""
@@ -102,7 +106,7 @@ class Generator:
     async def _bring(self, what: str) -> float:
         answer = await self._ask(f"{what} {IN_FLIGHT}")
         if answer["dead"]:
-            raise RuntimeError(f"{answer['dead']} clients could not {what}: {answer}")
+            raise Failed(f"{answer['dead']} clients could not {what}: {answer}")
         return float(answer[{"connect": "connected", "join": "joined"}[what]] / answer["seconds"])
 
     async def _ask(self, command: str) -> dict[str, Any]:  # Any: the numbers of an answer
@@ -114,7 +118,7 @@ class Generator:
         assert self._process.stdout is not None
         line = await asyncio.wait_for(self._process.stdout.readline(), PATIENCE)
         if not line:
-            raise RuntimeError("the generator has ended; it has said why")
+            raise Failed("the generator has ended; it has said why")
         answer: dict[str, Any] = json.loads(line)
         return answer
 

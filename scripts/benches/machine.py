@@ -11,6 +11,7 @@ from pathlib import Path
 PORTS = range(18_200, 32_000)  # below what the system gives to outgoing connections
 PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 TICKS = os.sysconf("SC_CLK_TCK")
+QUIET = 0.5  # load average up to which nobody else is here
 SPARE_FILES = 200  # of a process, besides its connections
 PIN = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])}); os.execvp(sys.argv[2], sys.argv[2:])"
 
@@ -34,7 +35,9 @@ def settle_down() -> str:
     place = "one core for everything: nothing here is comparable"
     if OTHER_CORE is not None:
         place = f"server on core {SERVER_CORE}, generator and services on core {OTHER_CORE}"
-    return f"{place}; {hard} open files a process (was {soft})"
+    load = os.getloadavg()[0]
+    others = f"; THE MACHINE IS BUSY (load {load:.1f}): where a server waited, its figures mean little"
+    return f"{place}; {hard} open files a process (was {soft}){others if load > QUIET else ''}"
 
 
 def most_clients() -> int:

@@ -35,7 +35,7 @@ class Effort:
 
 
 FULL = Effort(warm=1.0, seconds=3.0, steady_seconds=10.0, growth=2.0, halvings=3, search_seconds=150.0)
-QUICK = Effort(warm=0.3, seconds=1.0, steady_seconds=4.0, growth=3.0, halvings=1, search_seconds=20.0)
+QUICK = Effort(warm=0.3, seconds=1.0, steady_seconds=4.0, growth=3.0, halvings=1, search_seconds=15.0)
 
 
 @dataclass(frozen=True, slots=True)

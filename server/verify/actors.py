@@ -194,8 +194,8 @@ class Student:
             raise Lost("too far behind")
 
     def _resume(self, room: str, ack: Json) -> None:
-        if not ack["ok"]:
-            return
+        if not ack["ok"] or ack["truncated"]:
+            return  # a truncated answer is history with a gap before it, see `_join`
         self._epochs[room] = ack["epoch"]
         view = self.views.get(room)
         if view is None:

@@ -11,7 +11,7 @@ from server.verify.installation import Installation
 from server.verify.run import Run, Size, Step
 
 STUDENTS = 10
-LESSON = Size(clients=STUDENTS, rooms=2, rate=100, load=2, warm_up=1.5, cool_down=1.5, rests=(20.0, 30.0))
+LESSON = Size(clients=STUDENTS, rooms=2, rate=30, load=2, warm_up=1.5, cool_down=1.5, rests=(20.0, 30.0))
 KILL = Step(BY_NAME["replica_killed"], 1.0)
 
 

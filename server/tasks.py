@@ -10,6 +10,8 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+from server.errors import Unavailable
+
 logger = logging.getLogger(__name__)
 
 RESTART_DELAY = 1.0  # seconds between a failed turn of a loop and the next
@@ -60,6 +62,9 @@ class Tasks:
         while not self._stopping:
             try:
                 await turn()
+            except Unavailable as error:  # no fault of ours: tried again like all else that waits for a dependency
+                logger.warning("background work has to wait", extra={"task": name, "reason": error.message})
+                await asyncio.sleep(RESTART_DELAY)
             except Exception:
                 logger.exception("background work failed", extra={"task": name})
                 await asyncio.sleep(RESTART_DELAY)

@@ -31,7 +31,8 @@ PATIENCE = 0.25  # seconds that a call of Redis may take
 CALLS = 8  # at once; the connections of the pool are there for others too, and waiting for one is no failure of Redis
 PROBE_INTERVAL = 0.5  # seconds between two questions whether Redis is back
 MAX_KEYS = 100_000  # of the local windows; the ones longest unused are dropped
-REDIS_ERRORS = (RedisError, OSError, TimeoutError)
+# RuntimeError: what uvloop raises where asyncio raises OSError, on a transport that was closed a moment ago.
+REDIS_ERRORS = (RedisError, OSError, TimeoutError, RuntimeError)
 
 # KEYS: the windows. ARGV: the time in ms (0: that of Redis), then for each key its limit, part in ms, tokens wanted.
 # Answers for each key: tokens given, tokens left, ms until the next ones come back.

@@ -153,6 +153,8 @@ async def test_without_redis_the_limit_holds_and_what_was_seen_is_not_forgotten(
         assert [await attempt(found, "ada", right=False) for _ in range(4)] == ["wrong"] * 2 + ["limited"] * 2
         assert [await attempt(found, "eve", right=False) for _ in range(6)] == ["wrong"] * 5 + ["limited"]
         assert time.monotonic() - began < 1.0
+        away = [attempt(found, "bob", right=False, address="192.0.2.7", work=0.01) for _ in range(20)]
+        assert sorted(await asyncio.gather(*away)) == ["limited"] * 15 + ["wrong"] * 5
         await client.aclose()
 
 

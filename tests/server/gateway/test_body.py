@@ -110,6 +110,23 @@ async def test_slow_body_may_take_longer_than_a_dependency(serve):
     assert _status(answer) == 201
 
 
+@pytest.mark.parametrize(("rate", "status"), [(200, 201), (20_000, 408)])
+async def test_body_may_take_longer_while_it_keeps_coming_fast_enough(serve, rate, status):
+    """50 bytes each 50 ms for half a second: 1,000 bytes per second, and body_timeout alone is a fifth of a second."""
+    served = await serve(*ROUTES, http={"body_timeout": 0.2, "body_rate": rate, "body_limit": 10_000})
+
+    async def pieces():
+        yield b'{"words": ["'
+        for _ in range(10):
+            yield b"x" * 50
+            await asyncio.sleep(0.05)
+        yield b'"]}'
+
+    headers = {"Content-Type": "application/json"}
+    found, _ = await served.json("POST", "/api/school/words", data=pieces(), headers=headers)
+    assert found == status
+
+
 async def test_body_in_many_pieces_is_read_whole(serve):
     served = await serve(*ROUTES)
 

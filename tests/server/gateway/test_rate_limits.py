@@ -200,6 +200,10 @@ class TestLoginFlood:
     def settings_changes(self) -> dict[str, Any]:
         return {"auth": {"argon2_time_cost": 2, "argon2_memory_kib": 19456}}
 
+    async def test_a_whole_class_that_signs_in_at_once_gets_in(self, people: People):
+        found = await asyncio.gather(*(people.sign_in(f"student{1 + number}") for number in range(30)))
+        assert len({person.id for person in found}) == 30
+
     async def test_it_is_answered_soon_and_everything_else_goes_on(self, settings, record_property):
         async with running(settings) as server, listening(server) as url, aiohttp.ClientSession(url) as session:
             answers: list[tuple[int, float]] = []

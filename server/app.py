@@ -152,6 +152,7 @@ async def _start_runtime(settings: Settings, stack: AsyncExitStack) -> tuple[Run
     rooms.channels.start()
     rooms.presence.start()
     stack.push_async_callback(rooms.presence.stop)
+    stack.callback(rooms.stop)
     rooms.start()
     rt = Runtime(settings, clock, database, redis, cpu, Limits(settings.limits, redis, prefix, tasks), rooms.log, rooms)
     return rt, tasks

@@ -139,7 +139,7 @@ async def live_server(run_directory: Path) -> AsyncIterator[Installation]:
 
 @pytest.fixture(autouse=True)
 async def nothing_left_behind() -> AsyncIterator[None]:
-    """No task outlives its test."""
+    """No task outlives its test, and no timer of ours that would fire long after it; open sockets warn, as errors."""
     before = asyncio.all_tasks()
     yield
     itself = asyncio.current_task()
@@ -147,10 +147,19 @@ async def nothing_left_behind() -> AsyncIterator[None]:
     for _ in range(100):
         left = [task for task in asyncio.all_tasks() - before if task is not itself and not task.done()]
         if not left:
+            assert not (timers := _late_timers()), f"timers outlive the test: {timers}"
             return
         await asyncio.sleep(0.01)
     names = ", ".join(sorted(f"{task.get_name()} {task.get_coro()}" for task in left))
     assert not left, f"tasks outlive the test: {names}"
+
+
+def _late_timers() -> list[str]:
+    """Timers of the server that are due in more than three seconds: what closes sockets politely is due before."""
+    loop = asyncio.get_running_loop()
+    scheduled = [handle for handle in getattr(loop, "_scheduled", []) if not handle.cancelled()]
+    late = [repr(handle) for handle in scheduled if handle.when() > loop.time() + 3]
+    return [handle for handle in late if " server" in handle or "/server/" in handle or "Rooms." in handle]
 
 
 @asynccontextmanager

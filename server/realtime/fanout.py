@@ -116,6 +116,13 @@ class Rooms:
         self._epoch = self.log.epoch
         self._tasks.forever(self._compare_heads, name="rooms:heads", pause=self._head_pause)
 
+    def stop(self) -> None:
+        """Let go of all rooms; whoever is still in one hears no more of it."""
+        for room in self._rooms.values():
+            if room.closing is not None:
+                room.closing.cancel()
+        self._rooms.clear()
+
     async def join(self, socket: Socket, room_id: UUID, *, after: int | None, epoch: str | None, limit: int) -> Joined:
         """Subscribe a socket to a room that its actor may see. `Joined.activate` must be called behind the ack.
 

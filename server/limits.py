@@ -116,7 +116,7 @@ class Limits:
         if now >= lease.until:
             return None
         lease.tokens -= 1
-        return Quota(lease.limit, lease.left + lease.tokens, max(1, math.ceil(lease.reset - now)))
+        return Quota(lease.limit, lease.left + lease.tokens, int(lease.reset - now) + 1, False)
 
     async def admit(self, group: str, client_ip: str, user_id: UUID | None) -> Quota:
         """Count a request against its group, for its address and its user; `refused` when either has had too many.

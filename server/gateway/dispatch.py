@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from aiohttp import hdrs, web
 from multidict import MultiMapping
@@ -25,6 +26,7 @@ from server.gateway.endpoint import Answer, Body, Call, Endpoint, Query, Route
 from server.gateway.headers import Headers
 from server.gateway.idempotency import Idempotency
 from server.gateway.schema import invalid, is_unparsable
+from server.limits import Quota
 from server.settings import Http
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ class Dispatch:
         gate = self.admission.gates.get(group)
         if gate is None:
             raise ValueError(f"{route.method} {route.path}: the settings have no limits.groups.{group}")
-        name = f"{route.method} {route.path}"
+        name, spend = f"{route.method} {route.path}", self.rt.limits.spend
 
         async def answer(request: web.Request) -> web.StreamResponse:
             refuse_content_encoding(request)
@@ -66,7 +68,9 @@ class Dispatch:
                 gate.check()
                 async with asyncio.timeout(http.request_timeout) as deadline:
                     identity = await self._identify(request)
-                    await self._count(request, group, identity)
+                    user_id = identity.user_id if isinstance(identity, Actor) else None
+                    quota = spend(group, request[CLIENT_IP], user_id)
+                    request[QUOTA] = quota or await self._ask_for_more(request, group, user_id)
                     if not endpoint.public and isinstance(identity, DomainError):
                         raise identity
                     arguments = _arguments(endpoint, request)
@@ -78,8 +82,8 @@ class Dispatch:
                     if endpoint.idempotent:
                         return await self._once(endpoint, name, call, arguments, body)
                     if not endpoint.streaming:
-                        return await self._handle(endpoint, call, arguments)
-                return await self._handle(endpoint, call, arguments)
+                        return self._encode(endpoint, call, await endpoint.handler(call, **arguments))
+                return self._encode(endpoint, call, await endpoint.handler(call, **arguments))
             finally:
                 gate.leave()
 
@@ -94,16 +98,15 @@ class Dispatch:
         logs.user_context.set(actor.user_id)
         return actor
 
-    async def _count(self, request: web.Request, group: str, identity: Actor | DomainError) -> None:
+    async def _ask_for_more(self, request: web.Request, group: str, user_id: UUID | None) -> Quota:
         """Raises:
         RateLimited: the caller has sent too many requests of this group.
         """
-        limits, client_ip = self.rt.limits, request[CLIENT_IP]
-        user_id = identity.user_id if isinstance(identity, Actor) else None
-        quota = limits.spend(group, client_ip, user_id) or await limits.admit(group, client_ip, user_id)
-        request[QUOTA] = quota
+        quota = await self.rt.limits.admit(group, request[CLIENT_IP], user_id)
         if quota.refused:
+            request[QUOTA] = quota
             raise RateLimited(retry_after=quota.reset)
+        return quota
 
     async def _handle(self, endpoint: Endpoint, call: Call, arguments: Arguments) -> web.StreamResponse:
         return self._encode(endpoint, call, await endpoint.handler(call, **arguments))

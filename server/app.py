@@ -98,7 +98,8 @@ async def running(settings: Settings, *, schema_patience: float = 0.0) -> AsyncI
         server = _assemble(rt, tasks)
         _start_background_work(rt, tasks)
         tasks.forever(_measure_lag, name="loop lag", pause=lambda: 0.0)
-        EVENT_LOOP_TASKS.set_function(lambda: len(asyncio.all_tasks()))
+        loop = asyncio.get_running_loop()
+        EVENT_LOOP_TASKS.set_function(lambda: len(asyncio.all_tasks(loop)))  # it may be asked from outside of it
         yield server
 
 

@@ -165,22 +165,7 @@ def _assemble(rt: Runtime, tasks: Tasks) -> Server:
     commands = [command for module in MODULES for command in module.commands]
     sockets = Sockets(settings.realtime.connections_per_user)
     namespaces = {name: RoomNamespace(name, rt, commands, auth.authenticate, sockets) for name in ROOM_NAMESPACES}
-    faults = RateLimitedLog(logger, lines=5, interval=10.0)
-
-    def accept(connection: Connection) -> Client:
-        limits = settings.realtime
-        return Client(
-            connection, namespaces, tasks, timeout=limits.command_timeout, max_queued=limits.max_queued_commands
-        )
-
-    engine = Engine(
-        settings.realtime,
-        accept,
-        origins=_origins(settings),
-        address=TrustedProxies(settings.http.trusted_proxies).client_ip,
-        on_fault=lambda reason: faults.info("a client broke the protocol", extra={"reason": reason}),
-        on_slow=SLOW_CONSUMERS.inc,
-    )
+    engine = _build_engine(settings, namespaces, tasks)
     tasks.forever(_beating(engine), name="ping wheel", pause=lambda: engine.beat_interval)
     tasks.forever(_checking_tokens(sockets, rt.clock), name="token ends", pause=lambda: TOKEN_INTERVAL)
     revocation = Revocation(
@@ -211,6 +196,26 @@ def _assemble(rt: Runtime, tasks: Tasks) -> Server:
     application.router.add_route("*", SOCKET_PATH, engine.handle)
     add_static(application, replica_ports=settings.http.replica_ports)
     return Server(rt, application, engine, namespaces, health, tasks)
+
+
+def _build_engine(settings: Settings, namespaces: dict[str, RoomNamespace], tasks: Tasks) -> Engine:
+    """The Socket.IO door: each connection carries a client of our namespaces."""
+    faults = RateLimitedLog(logger, lines=5, interval=10.0)
+
+    def accept(connection: Connection) -> Client:
+        limits = settings.realtime
+        return Client(
+            connection, namespaces, tasks, timeout=limits.command_timeout, max_queued=limits.max_queued_commands
+        )
+
+    return Engine(
+        settings.realtime,
+        accept,
+        origins=_origins(settings),
+        address=TrustedProxies(settings.http.trusted_proxies).client_ip,
+        on_fault=lambda reason: faults.info("a client broke the protocol", extra={"reason": reason}),
+        on_slow=SLOW_CONSUMERS.inc,
+    )
 
 
 def _start_background_work(rt: Runtime, tasks: Tasks) -> None:
